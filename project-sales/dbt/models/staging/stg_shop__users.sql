@@ -1,0 +1,18 @@
+-- Name, e-mail, telephone and street stay in the raw table: nothing here needs them.
+with
+
+users as (
+    select * from {{ source('raw', 'shop__users') }}
+)
+
+select
+    cast(id as bigint) as user_id,
+    cast(age as bigint) as age_years,
+    cast(gender as varchar) as gender,
+    cast(academic_degree as varchar) as academic_degree,
+    cast(cast(address as json) ->> '$.country_code' as varchar) as country_code,
+    cast(created_at as timestamptz) as created_at,
+    cast(updated_at as timestamptz) as updated_at,
+    cast(_loaded_at as timestamptz) as _loaded_at
+from users
+qualify row_number() over (partition by id order by _emitted_at desc, _loaded_at desc) = 1
