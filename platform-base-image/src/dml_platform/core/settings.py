@@ -1,0 +1,214 @@
+"""The one place that reads the environment.
+
+Every setting is ``DML_<SERVICE>__<FIELD>``; the environment beats the project's ``config/project.yaml``
+beats the defaults, which serve the laptop only. An unknown ``DML_`` variable is refused by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dml_platform.core.errors import ConfigError
+from dml_platform.core.project import state_home
+
+# Read by the launcher and by nox, before this module is there.
+LAUNCHER_VARIABLES = frozenset({"DML_PYTHON", "DML_DEV", "DML_WHEELS", "DML_UV", "DML_GIT_COMMIT"})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class LakeSettings(_Section):
+    """Where the catalogue and the tables are.
+
+    ``catalog_uri`` is a SQLAlchemy URL; ``warehouse`` a folder or ``s3://bucket/prefix``.
+    """
+
+    catalog_name: str = "dml"
+    catalog_uri: SecretStr | None = None
+    warehouse: str | None = None
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+    file_size_mb: int = Field(default=128, ge=1, description="size at which a data file is closed")
+    commit_retries: int = Field(default=20, ge=0)
+
+
+class DuckDBSettings(_Section):
+    """Limits of every DuckDB connection that the platform opens."""
+
+    memory_limit_mb: int = Field(default=1024, ge=64)
+    threads: int | None = Field(default=None, ge=1, description="default: all cores")
+    temp_dir: Path | None = None
+
+
+class AirbyteSettings(_Section):
+    """How connector programs are installed and run."""
+
+    cache_dir: Path = Field(default=Path("~/.cache/dml/connectors"))
+    timeout_s: float = Field(default=3600.0, gt=0, description="limit of one read")
+    idle_timeout_s: float = Field(default=600.0, gt=0, description="limit of silence during a read")
+    window_mb: int = Field(default=128, ge=1, description="buffered output that triggers a commit")
+
+
+class DbtSettings(_Section):
+    """How dbt runs."""
+
+    threads: int = Field(default=2, ge=1)
+    keep_failed_runs: int = Field(default=5, ge=0, description="private DuckDB files kept per project")
+
+
+class Settings(BaseSettings):
+    """All settings of one process, frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DML_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+    )
+
+    profile: Literal["local", "server"] = "local"
+    home: Path
+    image: str | None = Field(default=None, description="digest of the image that this process runs in")
+    lake: LakeSettings = LakeSettings()
+    duckdb: DuckDBSettings = DuckDBSettings()
+    airbyte: AirbyteSettings = AirbyteSettings()
+    dbt: DbtSettings = DbtSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment first; what a file of the project says comes in as init arguments."""
+        return env_settings, init_settings
+
+    @property
+    def catalog_uri(self) -> str:
+        """SQLAlchemy URL of the Iceberg catalogue."""
+        if self.lake.catalog_uri:
+            return self.lake.catalog_uri.get_secret_value()
+        return f"sqlite:///{self.home / 'lake' / 'catalog.db'}?timeout=60"
+
+    @property
+    def warehouse(self) -> str:
+        """Folder or ``s3://`` address that all tables are below, without a trailing slash."""
+        return (self.lake.warehouse or str(self.home / "lake" / "warehouse")).rstrip("/")
+
+    @property
+    def is_s3(self) -> bool:
+        """Whether the warehouse is an object store."""
+        return self.warehouse.startswith("s3://")
+
+    @property
+    def temp_dir(self) -> Path:
+        """Where DuckDB spills and segments wait."""
+        return self.duckdb.temp_dir or self.home / "tmp"
+
+
+def known_variables() -> dict[str, str]:
+    """Every variable that settings read, with its description."""
+    names: dict[str, str] = {}
+    for field, info in Settings.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            for sub, sub_info in section.model_fields.items():
+                names[f"DML_{field}__{sub}".upper()] = sub_info.description or ""
+        else:
+            names[f"DML_{field}".upper()] = info.description or ""
+    return names
+
+
+def load_settings(project_root: Path | None = None) -> Settings:
+    """Read the settings for the project in ``project_root`` (default: around the current folder).
+
+    Raises:
+        ConfigError: an unknown or wrong variable or key; the message names each.
+    """
+    known = set(known_variables()) | LAUNCHER_VARIABLES
+    _refuse_unknown(known)
+    values = _project_values(project_root)
+    values.setdefault("home", state_home(project_root))
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise ConfigError(
+            "cannot load the settings",
+            "; ".join(_describe(e) for e in error.errors(include_input=False, include_url=False)),
+            "Correct the variable, or the key in config/project.yaml.",
+        ) from None
+    if settings.profile == "server":
+        _require_server_settings(settings)
+    return settings
+
+
+def _refuse_unknown(known: set[str]) -> None:
+    unknown = sorted(n for n in os.environ if n.upper().startswith("DML_") and n.upper() not in known)
+    if not unknown:
+        return
+    hints = []
+    for name in unknown:
+        close = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.6)
+        hints.append(f"{name!r}" + (f" (did you mean {close[0]}?)" if close else ""))
+    raise ConfigError(
+        "cannot load the settings",
+        f"unknown environment variable {', '.join(hints)}",
+        "Correct or unset it; 'dml doctor --settings' lists all that are read.",
+    )
+
+
+def _project_values(project_root: Path | None) -> dict[str, Any]:
+    path = project_root / "config" / "project.yaml" if project_root else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"cannot read {path}", str(error), "Correct the YAML.") from error
+    settings = document.get("settings") or {}
+    sections = {"duckdb", "airbyte", "dbt"}
+    if not isinstance(settings, dict) or set(settings) - sections:
+        raise ConfigError(
+            f"cannot read {path}",
+            f"'settings' has keys {sorted(settings)}" if isinstance(settings, dict) else "it is no mapping",
+            f"Keep only {', '.join(sorted(sections))} below 'settings'.",
+        )
+    return settings
+
+
+def _describe(error: Any) -> str:
+    location = "__".join(str(part) for part in error["loc"]).upper()
+    return f"DML_{location}: {error['msg']}"
+
+
+def _require_server_settings(settings: Settings) -> None:
+    """No default address or credential may reach a server."""
+    needed = {
+        "DML_LAKE__CATALOG_URI": settings.lake.catalog_uri,
+        "DML_LAKE__WAREHOUSE": settings.lake.warehouse,
+    }
+    if settings.is_s3:
+        needed["DML_LAKE__S3_ACCESS_KEY_ID"] = settings.lake.s3_access_key_id
+        needed["DML_LAKE__S3_SECRET_ACCESS_KEY"] = settings.lake.s3_secret_access_key
+    missing = [name for name, value in needed.items() if not value]
+    if missing:
+        raise ConfigError(
+            "cannot load the settings of profile 'server'",
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
+            "Set them; the server profile has no defaults for addresses and credentials.",
+        )

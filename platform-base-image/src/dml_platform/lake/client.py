@@ -1,0 +1,156 @@
+"""The lake as a person or a step uses it: tables, snapshots, SQL, and steps that write.
+
+Knows no Dagster and works from a notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table.snapshots import ancestors_of
+
+from dml_platform.core.errors import ConfigError
+from dml_platform.core.naming import TableRef
+from dml_platform.core.runrecord import git_commit
+from dml_platform.core.settings import Settings, load_settings
+from dml_platform.lake import catalog as catalogs
+from dml_platform.lake import engine
+from dml_platform.lake.read import PinnedTable, create_view, pin
+from dml_platform.lake.write import SUMMARY_PREFIX, Step
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """One published state of a table. ``rows_total`` is None where the writer did not say."""
+
+    snapshot_id: int
+    committed_at: datetime
+    operation: str
+    rows_total: int | None
+    summary: dict[str, str]
+
+
+class Lake:
+    """All tables of one catalogue.
+
+    Args:
+        settings: where the catalogue and the warehouse are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def catalog(self) -> SqlCatalog:
+        """The Iceberg catalogue, opened on first use."""
+        return catalogs.open_catalog(self.settings)
+
+    def connect(self, path: str | Path = ":memory:") -> duckdb.DuckDBPyConnection:
+        """Open a DuckDB connection that can read and write the warehouse."""
+        return engine.connect(self.settings, path)
+
+    def step(self, run_id: str, name: str) -> Step:
+        """Begin a unit of write-audit-publish."""
+        return Step(self.catalog, self.settings, run_id, name, summary={"git_commit": git_commit()})
+
+    def tables(self, project: str | None = None) -> list[TableRef]:
+        """Every table of the lake or of one project, published or not."""
+        return catalogs.list_tables(self.catalog, project)
+
+    def pin(self, ref: TableRef | str, *, snapshot_id: int | None = None, branch: str = "main") -> PinnedTable:
+        """Fix a table at a snapshot, by default what is published now.
+
+        Raises:
+            ConfigError: there is no such table, or it has no such snapshot.
+        """
+        ref = TableRef.parse(ref) if isinstance(ref, str) else ref
+        table = catalogs.load_table(self.catalog, ref)
+        if table is None:
+            raise ConfigError(
+                f"cannot read {ref.dotted!r}", "the lake has no such table", "'dml tables' lists what there is."
+            )
+        if snapshot_id is None:
+            return pin(ref, table, branch=branch)
+        if table.snapshot_by_id(snapshot_id) is None:
+            raise ConfigError(
+                f"cannot read {ref.dotted!r}",
+                f"it has no snapshot {snapshot_id}",
+                f"'dml history {ref.dotted}' lists its snapshots.",
+            )
+        return PinnedTable(ref, table, snapshot_id)
+
+    def published(self, ref: TableRef) -> PinnedTable | None:
+        """What readers see of a table, or None when it was never published."""
+        table = catalogs.load_table(self.catalog, ref)
+        pinned = pin(ref, table) if table is not None else None
+        return pinned if pinned and pinned.snapshot_id is not None else None
+
+    def history(self, ref: TableRef) -> Iterator[SnapshotInfo]:
+        """The published states of a table, newest first."""
+        pinned = self.pin(ref)
+        if pinned.snapshot_id is None:
+            return
+        head = pinned.table.snapshot_by_id(pinned.snapshot_id)
+        for snapshot in ancestors_of(head, pinned.table.metadata):
+            properties = snapshot.summary.additional_properties if snapshot.summary else {}
+            total = properties.get("total-records")
+            yield SnapshotInfo(
+                snapshot_id=snapshot.snapshot_id,
+                committed_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000, tz=timezone.utc),
+                operation=snapshot.summary.operation.value if snapshot.summary else "",
+                rows_total=int(total) if total is not None else None,
+                summary={
+                    key[len(SUMMARY_PREFIX) :]: value
+                    for key, value in properties.items()
+                    if key.startswith(SUMMARY_PREFIX)
+                },
+            )
+
+    def create_views(
+        self, connection: duckdb.DuckDBPyConnection, refs: list[TableRef] | None = None
+    ) -> list[PinnedTable]:
+        """Make published tables (default: all) readable in a connection as ``project.layer.name``.
+
+        Returns: what was pinned.
+        """
+        pinned = [p for p in map(self.published, refs if refs is not None else self.tables()) if p]
+        for table in pinned:
+            create_view(connection, table)
+        return pinned
+
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
+        """Run SQL over published tables, named ``project.layer.name``.
+
+        Raises:
+            ConfigError: the query names a table that is not published.
+        """
+        connection = self.connect()
+        names = connection.get_table_names(query, qualified=True)
+        refs = [TableRef.parse(n) for n in names if n.count(".") == 2]
+        for ref in refs:
+            if self.published(ref) is None:
+                raise ConfigError(
+                    f"cannot read {ref.dotted!r}", "it is not published", "'dml tables' lists what there is."
+                )
+        self.create_views(connection, refs)
+        return connection.sql(query)
+
+    def df(self, table: TableRef | str) -> pd.DataFrame:
+        """A published table as a pandas frame."""
+        ref = TableRef.parse(table) if isinstance(table, str) else table
+        return self.sql(f"SELECT * FROM {ref.dotted}").df()
+
+
+def open_lake(settings: Settings | None = None) -> Lake:
+    """The lake of the current folder's workspace, or of the given settings."""
+    return Lake(settings or load_settings())
