@@ -1,0 +1,278 @@
+"""Running dbt in this process: parse when files changed, build a selection, publish, say what failed.
+
+dbt's own program starts a new process each time; staying in ours saves its start-up and lets results come back as objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dml_platform import __version__
+from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
+from dml_platform.core.project import Project
+from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_record
+from dml_platform.dbt.session import Session, activate
+from dml_platform.lake import Lake, StagedTable
+
+FAILED = frozenset({"error", "fail", "runtime error"})
+_STAMP = "dml_manifest.sha256"
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What became of one model, seed or test. ``sql`` is the compiled query: of a test, the failing rows'."""
+
+    unique_id: str
+    resource_type: str
+    name: str
+    status: str
+    message: str | None
+    failures: int | None
+    duration_s: float
+    severity: str
+    sql: str | None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether this result blocks publishing."""
+        return self.status in FAILED
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished build: every node's result and the tables that were published."""
+
+    nodes: list[NodeResult]
+    published: list[StagedTable]
+    duration_s: float
+    database: Path
+    error: PlatformError | None = None
+    inputs: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[NodeResult]:
+        """The nodes that block publishing."""
+        return [node for node in self.nodes if node.has_failed]
+
+    @property
+    def warned(self) -> list[NodeResult]:
+        """Tests that found something and are set to warn only."""
+        return [node for node in self.nodes if node.status == "warn"]
+
+
+def ensure_manifest(project: Project) -> Path:
+    """The project's manifest, parsed anew only if a dbt file changed since.
+
+    Raises:
+        ConfigError: dbt cannot parse the project; dbt's own words are in the message.
+    """
+    target = project.dbt_dir / "target"
+    manifest, stamp = target / "manifest.json", target / _STAMP
+    digest = _digest(project.dbt_dir)
+    if manifest.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
+        return manifest
+    outcome = _invoke(["parse", "--quiet"], project)
+    if not outcome.success:
+        raise ConfigError(
+            f"cannot parse the dbt project in {project.dbt_dir}",
+            str(outcome.exception).strip() if outcome.exception else "dbt gave no reason",
+            "Correct the file; 'dbt parse' shows it again.",
+        )
+    stamp.write_text(digest, encoding="utf-8")
+    return manifest
+
+
+def build(
+    project: Project,
+    lake: Lake,
+    *,
+    run_id: str,
+    step: str = "dbt",
+    select: Sequence[str] = (),
+    full_refresh: bool = False,
+    on_node: Callable[[NodeResult], None] | None = None,
+) -> BuildResult:
+    """Build and test a selection in a private DuckDB file, then publish all of it or nothing.
+
+    Args:
+        select: dbt unique ids or selectors; empty for the whole project. Views and seeds that they stand on are built along.
+        on_node: called as each node finishes.
+    Returns: results; ``error`` is set, not raised, where something failed, so that the caller can report every node.
+    """
+    started, clock = utc_now(), time.monotonic()
+    folder = lake.settings.home / "runs" / project.name / run_id
+    session = Session(
+        lake=lake, project=project.name, step=lake.step(run_id, step), database=folder / f"{step}.duckdb"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    session.database.unlink(missing_ok=True)
+    arguments = ["build", "--quiet", "--threads", str(lake.settings.dbt.threads)]
+    if full_refresh:
+        arguments.append("--full-refresh")
+    if select:
+        arguments += ["--select", *_with_foundations(project, select)]
+    with activate(session):
+        outcome = _invoke(arguments, project, on_node=on_node)
+    nodes = _node_results(outcome)
+    error = _error_of(session, outcome, nodes, run_id)
+    result = BuildResult(
+        nodes=nodes,
+        published=session.published or [],
+        duration_s=time.monotonic() - clock,
+        database=session.database,
+        error=error,
+        inputs={ref.dotted: snapshot for ref, snapshot in sorted(session.pinned.items())},
+    )
+    if error is None:
+        session.database.unlink(missing_ok=True)
+    elif session.staged:
+        session.step.abandon()
+    _forget_old_files(lake, project)
+    write_record(lake.settings.home, _record(project, lake, run_id, step, started, result))
+    return result
+
+
+def _invoke(
+    arguments: list[str], project: Project, *, on_node: Callable[[NodeResult], None] | None = None
+) -> Any:
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+
+    def on_event(event: Any) -> None:
+        if on_node is not None and event.info.name == "NodeFinished":
+            on_node(_from_event(event))
+
+    folder = str(project.dbt_dir)
+    common = ["--project-dir", folder, "--profiles-dir", folder, "--no-send-anonymous-usage-stats", "--no-version-check"]
+    try:
+        return dbtRunner(callbacks=[on_event]).invoke([*arguments, *common])
+    finally:
+        # dbt-duckdb keeps the connection for the process; the next invocation must not inherit it.
+        if DuckDBConnectionManager._ENV is not None:
+            DuckDBConnectionManager._ENV.close()
+        DuckDBConnectionManager.close_all_connections()
+
+
+def _from_event(event: Any) -> NodeResult:
+    info, run = event.data.node_info, event.data.run_result
+    return NodeResult(
+        unique_id=info.unique_id,
+        resource_type=info.resource_type,
+        name=info.node_name,
+        status=run.status,
+        message=run.message or None,
+        failures=None,
+        duration_s=run.execution_time,
+        severity="ERROR",
+        sql=None,
+    )
+
+
+def _node_results(outcome: Any) -> list[NodeResult]:
+    found = []
+    for result in getattr(outcome.result, "results", None) or []:
+        node = result.node
+        config = getattr(node, "config", None)
+        found.append(
+            NodeResult(
+                unique_id=node.unique_id,
+                resource_type=str(node.resource_type),
+                name=node.name,
+                status=str(result.status),
+                message=result.message,
+                failures=result.failures,
+                duration_s=result.execution_time,
+                severity=str(getattr(config, "severity", "ERROR")).upper(),
+                sql=getattr(node, "compiled_code", None),
+            )
+        )
+    return found
+
+
+def _error_of(session: Session, outcome: Any, nodes: list[NodeResult], run_id: str) -> PlatformError | None:
+    if session.error is not None:
+        return session.error
+    failed = [n for n in nodes if n.has_failed]
+    what = f"cannot publish project {session.project!r}"
+    tests = [n for n in failed if n.resource_type in ("test", "unit_test")]
+    if failed and len(tests) == len(failed):
+        return ChecksFailedError(
+            what,
+            f"{len(tests)} blocking {'check' if len(tests) == 1 else 'checks'} failed: "
+            + "; ".join(f"{n.name} ({(n.message or '').strip()})" for n in tests[:5]),
+            f"Look at the failing rows with: dml sql --run {run_id} {_one_line(tests[0].sql)!r}",
+        )
+    if failed:
+        return PermanentError(
+            what,
+            "; ".join(f"{n.resource_type} {n.name}: {_one_line(n.message)}" for n in failed[:3]),
+            f"Correct it and run again; 'dml sql --run {run_id}' opens the run's DuckDB file.",
+        )
+    if not outcome.success:
+        return PermanentError(
+            what, _one_line(str(outcome.exception or session.held_back or "dbt failed")), "Correct it and run again."
+        )
+    return None
+
+
+def _with_foundations(project: Project, select: Sequence[str]) -> list[str]:
+    """Add the views and seeds below the selection: they live in the run's private file, so each run builds its own."""
+    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+    nodes, parents = manifest["nodes"], manifest["parent_map"]
+    chosen = [s for s in select if s in nodes]
+    pending, found = list(chosen), set(chosen)
+    while pending:
+        for parent in parents.get(pending.pop(), []):
+            node = nodes.get(parent)
+            if node and parent not in found and node["config"].get("materialized") != "lake":
+                found.add(parent)
+                pending.append(parent)
+    selectors = [s for s in select if s not in nodes]
+    return sorted({".".join(nodes[i]["fqn"]) if nodes[i]["resource_type"] != "test" else nodes[i]["name"] for i in found})\
+        + selectors
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256(__version__.encode())
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if inside.parts[0] in ("target", "logs", "dbt_packages") or not path.is_file():
+            continue
+        digest.update(str(inside).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _record(
+    project: Project, lake: Lake, run_id: str, step: str, started: str, result: BuildResult
+) -> RunRecord:
+    return RunRecord(
+        project=project.name,
+        run_id=run_id,
+        step=step,
+        status="failed" if result.error else "success",
+        started_at=started,
+        duration_s=round(result.duration_s, 3),
+        git_commit=git_commit(project.root),
+        image=lake.settings.image,
+        inputs=result.inputs,
+        outputs={s.ref.dotted: s.snapshot_id for s in result.published},
+        rows={s.ref.dotted: s.rows_total for s in result.published},
+        error=str(result.error) if result.error else None,
+    )
+
+
+def _forget_old_files(lake: Lake, project: Project) -> None:
+    """Keep the private files of the last failed runs only."""
+    files = (lake.settings.home / "runs" / project.name).glob("*/*.duckdb")
+    for path in sorted(files, key=lambda p: p.stat().st_mtime, reverse=True)[lake.settings.dbt.keep_failed_runs :]:
+        path.unlink(missing_ok=True)
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
