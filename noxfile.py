@@ -1,0 +1,78 @@
+"""Runs every folder's own checks, and the tests of the whole: `nox --list`.
+
+`./dml test` is `nox --no-venv` in the environment that the launcher made; then nothing is installed.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+FOLDERS = ["platform-base-image", "project-sales", "platform-infra", "project-template", "ci-templates"]
+PACKAGES = ["platform-base-image", "project-sales"]
+# What projects get instead of a path into another folder.
+WHEELS = ROOT / "dist"
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["borders", "lint", "tests", "integration"]
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+def fan_out(session: nox.Session, folder: str, name: str, *args: str) -> None:
+    """Run one session of one folder, in this environment or (`--default-venv-backend=uv`) in its own."""
+    # An own environment per folder only when someone asks for it: DML_OWN_VENVS=1.
+    own = ["--default-venv-backend=uv"] if os.environ.get("DML_OWN_VENVS") else ["--no-venv"]
+    env = {"DML_WHEELS": str(WHEELS)}
+    command = [sys.executable, "-m", "nox", "-f", str(ROOT / folder / "noxfile.py"), "-s", name, *own]
+    session.run(*command, "--", *args, env=env, external=True)
+
+
+@nox.session
+def borders(session: nox.Session) -> None:
+    """Test the launcher, and that the folders stand alone."""
+    session.chdir(ROOT)
+    session.run("ruff", "check", "noxfile.py", "tests")
+    session.run("ruff", "format", "--check", "noxfile.py", "tests")
+    session.run("yamllint", "--strict", ".github", ".pre-commit-config.yaml")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("folder", FOLDERS, ids=FOLDERS)
+def lint(session: nox.Session, folder: str) -> None:
+    """Check style, types and layers of each folder."""
+    fan_out(session, folder, "lint")
+
+
+@nox.session
+@nox.parametrize("folder", FOLDERS, ids=FOLDERS)
+def tests(session: nox.Session, folder: str) -> None:
+    """Run the quick tests of each folder."""
+    fan_out(session, folder, "tests", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("folder", PACKAGES, ids=PACKAGES)
+def integration(session: nox.Session, folder: str) -> None:
+    """Run the slow tests of each folder that has some."""
+    fan_out(session, folder, "integration", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build every wheel into dist/."""
+    for folder in PACKAGES:
+        fan_out(session, folder, "build", str(WHEELS))
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Lock every folder again, the base first because the others follow it; `-- --upgrade` takes newer versions."""
+    fan_out(session, "platform-base-image", "lock", *session.posargs)
+    fan_out(session, "platform-base-image", "build", str(WHEELS))
+    fan_out(session, "project-sales", "lock", *session.posargs)
+    follow = ["-c", str(ROOT / "platform-base-image" / "src" / "dml_platform" / "constraints.txt")]
+    for folder in ("platform-infra", "project-template", "ci-templates"):
+        fan_out(session, folder, "lock", *follow, *session.posargs)
