@@ -16,8 +16,8 @@ ranked as (
         customer_id,
         max(last_purchased_date) over () as as_of_date,
         last_purchased_date,
-        purchase_day_count as frequency,
-        revenue_cents as monetary_cents,
+        purchase_day_count,
+        revenue_cents,
         percent_rank() over (order by last_purchased_date) as recency_rank,
         percent_rank() over (order by revenue_cents) as monetary_rank
     from customers
@@ -28,15 +28,15 @@ scored as (
         customer_id,
         as_of_date,
         date_diff('day', last_purchased_date, as_of_date) as recency_days,
-        frequency,
-        monetary_cents,
+        purchase_day_count,
+        revenue_cents,
         least(1 + cast(floor(5 * recency_rank) as bigint), 5) as recency_score,
         cast(
             case
-                when frequency >= 8 then 5
-                when frequency >= 5 then 4
-                when frequency >= 3 then 3
-                when frequency >= 2 then 2
+                when purchase_day_count >= 8 then 5
+                when purchase_day_count >= 5 then 4
+                when purchase_day_count >= 3 then 3
+                when purchase_day_count >= 2 then 2
                 else 1
             end as bigint
         ) as frequency_score,
@@ -48,8 +48,8 @@ select
     scored.customer_id,
     scored.as_of_date,
     scored.recency_days,
-    scored.frequency,
-    scored.monetary_cents,
+    scored.purchase_day_count,
+    scored.revenue_cents,
     scored.recency_score,
     scored.frequency_score,
     scored.monetary_score,

@@ -1,0 +1,1 @@
+"""The sales project: purchases in, marts and a forecast out."""
