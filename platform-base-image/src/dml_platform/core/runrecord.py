@@ -65,7 +65,7 @@ def utc_now() -> str:
 
 @lru_cache(maxsize=8)
 def git_commit(folder: Path | None = None) -> str:
-    """The commit of the checkout, with ``-dirty`` if it was changed; ``DML_GIT_COMMIT`` in an image; else ``unknown``."""
+    """The checkout's commit, with ``-dirty`` if it was changed; ``DML_GIT_COMMIT`` in an image; else ``unknown``."""
     if commit := os.environ.get("DML_GIT_COMMIT"):
         return commit
     command = ["git", "-C", str(folder or Path.cwd()), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,18 +17,17 @@ from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
     NamespaceAlreadyExistsError,
-    NoSuchNamespaceError,
     NoSuchTableError,
     TableAlreadyExistsError,
 )
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
-from pyiceberg.table.update import TableRequirement, TableUpdate
-from sqlalchemy import update
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from pyiceberg.table.update import RemoveSnapshotRefUpdate, TableUpdate
+from sqlalchemy import select, tuple_, update
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from dml_platform.core.errors import ConfigError, RetryableError
+from dml_platform.core.errors import ConfigError, PermanentError, RetryableError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.settings import Settings
 
@@ -53,16 +54,22 @@ def open_catalog(settings: Settings) -> SqlCatalog:
         for _ in range(3):
             try:
                 return SqlCatalog(settings.lake.catalog_name, **properties)
-            except (OperationalError, ProgrammingError):  # another process makes the tables right now
+            except (IntegrityError, OperationalError, ProgrammingError):  # another process makes the tables right now
                 time.sleep(0.2)
         return SqlCatalog(settings.lake.catalog_name, **properties)
-    except (OperationalError, OSError) as error:
+    except (IntegrityError, OperationalError, ProgrammingError, OSError) as error:
         reason = getattr(error, "orig", None) or error
         raise ConfigError(
             "cannot open the lake's catalogue",
-            str(reason).splitlines()[0],
+            (str(reason).strip() or repr(reason)).splitlines()[0],
             "Check DML_LAKE__CATALOG_URI and that the folder or database can be written.",
         ) from error
+    except (ArgumentError, NoSuchModuleError, ImportError):  # their text may hold the address, thus the password
+        raise ConfigError(
+            "cannot open the lake's catalogue",
+            "DML_LAKE__CATALOG_URI is not an SQLAlchemy URL for SQLite or Postgres",
+            "Write it as postgresql+psycopg2://user:password@host:5432/database.",
+        ) from None
 
 
 def _s3_properties(settings: Settings) -> dict[str, str]:
@@ -80,38 +87,70 @@ def _s3_properties(settings: Settings) -> dict[str, str]:
 
 def load_table(catalog: SqlCatalog, ref: TableRef) -> Table | None:
     """Load a table's current metadata, or None when the catalogue does not have it."""
-    try:
-        return catalog.load_table(ref.identifier)
-    except NoSuchTableError:
-        return None
+    return load_tables(catalog, [ref])[ref]
+
+
+def load_tables(catalog: SqlCatalog, refs: Iterable[TableRef]) -> dict[TableRef, Table | None]:
+    """Load several tables as of one moment: all of what a step published, or nothing of it.
+
+    One SELECT reads every pointer; the metadata files behind the pointers never change.
+    """
+    tables: dict[TableRef, Table | None] = dict.fromkeys(refs)
+    names = {(".".join(ref.namespace), ref.name): ref for ref in tables}
+    query = select(IcebergTables).where(
+        IcebergTables.catalog_name == catalog.name,
+        tuple_(IcebergTables.table_namespace, IcebergTables.table_name).in_(list(names)),
+    )
+    with Session(catalog.engine) as session:
+        rows = session.scalars(query).all()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        loaded = pool.map(catalog._convert_orm_to_iceberg, rows)
+    for row, table in zip(rows, loaded, strict=True):
+        tables[names[row.table_namespace, row.table_name]] = table
+    return tables
 
 
 def create_table(catalog: SqlCatalog, ref: TableRef, schema: Schema, *, location: str) -> Table:
     """Create an empty, unpublished table; when another writer was faster, take theirs."""
     for depth in (1, 2):
-        try:
+        # Another process that makes it at the same moment shows as a broken unique key.
+        with suppress(NamespaceAlreadyExistsError, IntegrityError):
             catalog.create_namespace(ref.namespace[:depth])
-        except NamespaceAlreadyExistsError:
-            pass
     try:
         return catalog.create_table(ref.identifier, schema, location=location)
     except TableAlreadyExistsError:
         return catalog.load_table(ref.identifier)
 
 
+def drop_ref(name: str) -> RemoveSnapshotRefUpdate:
+    """The update that removes a branch."""
+    # pyiceberg's models take Python's names; type checkers see only the aliases.
+    return RemoveSnapshotRefUpdate(ref_name=name)  # type: ignore[call-arg]
+
+
+def drop_branch(catalog: SqlCatalog, ref: TableRef, branch: str, *, attempts: int) -> None:
+    """Remove a branch where it is; its snapshots expire later."""
+
+    def commit() -> None:
+        table = load_table(catalog, ref)
+        if table is not None and branch in table.refs():
+            commit_together(catalog, [TableCommit(table, (drop_ref(branch),))])
+
+    with_retries(commit, attempts=attempts, what=f"cannot drop branch {branch!r} of {ref.dotted!r}")
+
+
 def list_tables(catalog: SqlCatalog, project: str | None = None) -> list[TableRef]:
-    """All tables of the lake, or of one project, sorted; others' namespaces are passed over."""
+    """All tables of the lake, or of one project, sorted; others' names are passed over."""
+    query = select(IcebergTables.table_namespace, IcebergTables.table_name).where(
+        IcebergTables.catalog_name == catalog.name
+    )
+    with Session(catalog.engine) as session:
+        names = session.execute(query).all()
     refs = []
-    projects = [(project,)] if project else catalog.list_namespaces()
-    for outer in projects:
-        try:
-            layers = catalog.list_namespaces(outer)
-        except NoSuchNamespaceError:
-            continue
-        for namespace in layers:
-            if len(namespace) == 2:
-                refs += [TableRef(*identifier) for identifier in catalog.list_tables(namespace)]
-    return sorted(refs)
+    for namespace, name in names:
+        with suppress(ConfigError):  # another tool's table
+            refs.append(TableRef.parse(f"{namespace}.{name}"))
+    return sorted(r for r in refs if project in (None, r.project))
 
 
 def with_retries(commit: Callable[[], _T], *, attempts: int, what: str) -> _T:
@@ -119,40 +158,63 @@ def with_retries(commit: Callable[[], _T], *, attempts: int, what: str) -> _T:
 
     Raises:
         RetryableError: still beaten, or the catalogue is still locked, after the last attempt.
+        PermanentError: the catalogue cannot be written.
     """
     for attempt in range(attempts + 1):
         try:
             return commit()
-        except (CommitFailedException, OperationalError) as error:
-            if attempt == attempts:
-                raise RetryableError(
-                    what, f"other writers were faster {attempts} times ({error})", "Run it again."
+        except CommitFailedException as error:
+            cause: Exception = error
+            reason = f"other writers were faster {attempt + 1} times"
+        except OperationalError as error:
+            cause, reason = error, _first_line(error)
+            if not _is_transient(error):
+                raise PermanentError(
+                    what, reason, "Check that the catalogue can be written and that its disk is not full."
                 ) from error
+        except NoSuchTableError as error:
+            raise PermanentError(what, f"{error}; it was dropped meanwhile", "Run the step again.") from error
+        if attempt < attempts:
             time.sleep(random.uniform(0, min(_MAX_PAUSE_S, 0.05 * 2**attempt)))
-    raise AssertionError("unreachable")
+    raise RetryableError(what, reason, "Run it again.") from cause
+
+
+def _is_transient(error: OperationalError) -> bool:
+    """Locked (SQLite), or a cut connection, deadlock or serialization failure (Postgres)."""
+    code = getattr(error.orig, "pgcode", None) or ""
+    return (
+        error.connection_invalidated
+        or "locked" in str(error.orig)
+        or code.startswith(("08", "40", "57P"))
+        or (type(error.orig).__module__.startswith("psycopg2") and not code)
+    )
+
+
+def _first_line(error: OperationalError) -> str:
+    return str(error.orig or error).strip().splitlines()[0]
 
 
 @dataclass(frozen=True)
 class TableCommit:
-    """Updates of one table, valid only while its requirements hold."""
+    """Updates of one table, valid only on the metadata that ``table`` was loaded with."""
 
     table: Table
     updates: tuple[TableUpdate, ...]
-    requirements: tuple[TableRequirement, ...]
 
 
 def commit_together(catalog: SqlCatalog, commits: Sequence[TableCommit]) -> None:
     """Commit the updates of several tables in one catalogue transaction: all or none.
 
-    The SQL catalogue keeps each table's metadata pointer in a row, so this is one SQL transaction that checks every row.
+    The SQL catalogue keeps each table's metadata pointer in a row: this is one SQL transaction that checks every row.
+    Not ``Transaction.commit_transaction``: its own retry forgets the branches that it made (pyiceberg 0.12).
 
     Raises:
-        CommitFailedException: a requirement does not hold, or a table was committed to meanwhile; nothing changed.
+        CommitFailedException: a table was committed to since it was loaded; nothing changed.
     """
     staged = []
     for commit in commits:
         new = catalog._update_and_stage_table(  # pyiceberg has no public multi-table commit yet
-            commit.table, commit.table.name(), commit.requirements, commit.updates
+            commit.table, commit.table.name(), (), commit.updates
         )
         catalog._write_metadata(metadata=new.metadata, io=new.io, metadata_path=new.metadata_location)
         staged.append((commit.table, new))

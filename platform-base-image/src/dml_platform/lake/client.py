@@ -5,7 +5,8 @@ Knows no Dagster and works from a notebook.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -117,13 +118,17 @@ class Lake:
             )
 
     def create_views(
-        self, connection: duckdb.DuckDBPyConnection, refs: list[TableRef] | None = None
+        self, connection: duckdb.DuckDBPyConnection, refs: Iterable[TableRef] | None = None
     ) -> list[PinnedTable]:
         """Make published tables (default: all) readable in a connection as ``project.layer.name``.
 
-        Returns: what was pinned.
+        All are pinned as of one moment: a reader sees all tables of a step or none.
+
+        Returns: what was pinned; a table that was never published is left out.
         """
-        pinned = [p for p in map(self.published, refs if refs is not None else self.tables()) if p]
+        tables = catalogs.load_tables(self.catalog, self.tables() if refs is None else refs)
+        pinned = [pin(ref, table) for ref, table in tables.items() if table is not None]
+        pinned = [p for p in pinned if p.snapshot_id is not None]
         for table in pinned:
             create_view(connection, table)
         return pinned
@@ -135,15 +140,20 @@ class Lake:
             ConfigError: the query names a table that is not published.
         """
         connection = self.connect()
-        names = connection.get_table_names(query, qualified=True)
-        refs = [TableRef.parse(n) for n in names if n.count(".") == 2]
-        for ref in refs:
-            if self.published(ref) is None:
-                raise ConfigError(
-                    f"cannot read {ref.dotted!r}", "it is not published", "'dml tables' lists what there is."
-                )
-        self.create_views(connection, refs)
-        return connection.sql(query)
+        words = set(re.findall(r"\w+", query.lower()))  # DuckDB's get_table_names fails on JOIN … USING
+        refs = [ref for ref in self.tables() if words.issuperset(ref.identifier)]
+        pinned = {p.ref for p in self.create_views(connection, refs)}
+        try:
+            return connection.sql(query)
+        except (duckdb.CatalogException, duckdb.BinderException) as error:
+            unpublished = ", ".join(repr(ref.dotted) for ref in refs if ref not in pinned)
+            if not unpublished and isinstance(error, duckdb.BinderException) and "Catalog" not in str(error):
+                raise
+            raise ConfigError(
+                "cannot run the query",
+                f"{unpublished} was never published" if unpublished else str(error).splitlines()[0],
+                "'dml tables' lists what there is.",
+            ) from error
 
     def df(self, table: TableRef | str) -> pd.DataFrame:
         """A published table as a pandas frame."""

@@ -5,14 +5,15 @@ A table's columns may be added and widened. Everything else is refused with the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import pyiceberg.types as t
 from duckdb import DuckDBPyConnection
 from duckdb.sqltypes import DuckDBPyType
-from pyiceberg.schema import Schema
+from pyiceberg.schema import Schema, assign_fresh_schema_ids
 
 from dml_platform.core.errors import SchemaMismatchError
 from dml_platform.core.naming import TableRef
@@ -84,22 +85,18 @@ def iceberg_type(duck_type: DuckDBPyType, *, column: str, ref: TableRef) -> t.Ic
     """
     ids = count(1)
 
-    def convert(duck: DuckDBPyType) -> t.IcebergType:
+    def convert(duck: Any) -> t.IcebergType:
         kind = duck.id
         if kind == "decimal":
-            options = dict(duck.children)
-            return t.DecimalType(int(options["precision"]), int(options["scale"]))
+            options: dict[str, Any] = dict(duck.children)
+            return t.DecimalType(options["precision"], options["scale"])
         if kind in ("list", "array"):
             return t.ListType(next(ids), convert(duck.children[0][1]), element_required=False)
         if kind == "map":
-            parts = dict(duck.children)
-            return t.MapType(
-                next(ids), convert(parts["key"]), next(ids), convert(parts["value"]), value_required=False
-            )
+            parts: dict[str, Any] = dict(duck.children)
+            return t.MapType(next(ids), convert(parts["key"]), next(ids), convert(parts["value"]), value_required=False)
         if kind == "struct":
-            return t.StructType(
-                *(t.NestedField(next(ids), name, convert(child)) for name, child in duck.children)
-            )
+            return t.StructType(*(t.NestedField(next(ids), name, convert(child)) for name, child in duck.children))
         # DuckDB names a JSON column VARCHAR with an alias.
         primitive = _PRIMITIVES.get(kind) or _PRIMITIVES.get(str(duck).lower())
         if primitive is None:
@@ -139,51 +136,105 @@ def duckdb_type(iceberg: t.IcebergType) -> str:
         t.FixedType: "BLOB",
         t.UUIDType: "UUID",
     }
+    if type(iceberg) not in names:
+        raise SchemaMismatchError(
+            "cannot use the table in DuckDB",
+            f"it has a column of type {iceberg}",
+            "Use a table of Iceberg format version 2 without that type.",
+        )
     return names[type(iceberg)]
 
 
 def new_schema(columns: Sequence[Column]) -> Schema:
-    """A schema for a new table; every column is optional, ids are given anew by the catalogue."""
-    return Schema(*(t.NestedField(i, c.name, c.type, required=False) for i, c in enumerate(columns, 1)))
+    """A schema for a new table; every column is optional."""
+    return evolve(Schema(), columns, last_column_id=0).schema
 
 
 @dataclass(frozen=True)
-class SchemaChange:
-    """What has to happen to a table before rows with other columns fit in."""
+class Evolution:
+    """The schema that takes the rows, and what it took to get there.
 
-    added: tuple[Column, ...] = ()
-    widened: tuple[Column, ...] = ()
-    refused: tuple[str, ...] = ()
+    ``refused`` lists the differences that a table cannot take: then ``schema`` must not be used.
+    """
 
-    def __bool__(self) -> bool:
-        return bool(self.added or self.widened)
+    schema: Schema
+    changed: bool
+    refused: tuple[str, ...]
 
 
-def compare(table: Schema, columns: Sequence[Column]) -> SchemaChange:
-    """Compare a table with the columns of the rows to write."""
-    present = {f.name: f for f in table.fields}
+def evolve(table: Schema, columns: Sequence[Column], *, last_column_id: int, replace: bool = False) -> Evolution:
+    """Add and widen columns, nested fields too, until rows with ``columns`` fit into the table.
+
+    Args:
+        last_column_id: the highest field id that the table ever used; new columns get higher ones.
+        replace: drop what the rows do not have and replace what does not fit, under new ids.
+    Source: Iceberg table spec, "Schema Evolution".
+    """
+    merger = _Merger(count(last_column_id + 1))
     offered = {c.name: c for c in columns}
-    added, widened, refused = [], [], []
-    for column in columns:
-        field = present.get(column.name)
-        if field is None:
-            added.append(column)
-        elif not _same(field.field_type, column.type):
-            if _fits(column.type, into=field.field_type):
-                continue
-            if _fits(field.field_type, into=column.type):
-                widened.append(column)
+    fields = []
+    for old in table.fields:
+        before = len(merger.refused)
+        column = offered.pop(old.name, None)
+        if column is None:
+            merger.refuse(old.name, old.field_type, None)
+        else:
+            kind = merger.merge(old.name, old.field_type, column.type)
+            if not (replace and len(merger.refused) > before):
+                fields.append(_retyped(old, kind))
             else:
-                refused.append(
-                    f"{column.name}: {duckdb_type(field.field_type)} in the table, "
-                    f"{duckdb_type(column.type)} in the rows"
-                )
-    refused += [
-        f"{f.name}: {duckdb_type(f.field_type)} in the table, missing in the rows"
-        for f in table.fields
-        if f.name not in offered
-    ]
-    return SchemaChange(tuple(added), tuple(widened), tuple(refused))
+                offered[old.name] = column
+    fields += [merger.new_field(c.name, c.type) for c in columns if c.name in offered]
+    schema = Schema(*fields, identifier_field_ids=[] if replace else table.identifier_field_ids)
+    return Evolution(schema, schema.fields != table.fields, () if replace else tuple(merger.refused))
+
+
+class _Merger:
+    """Merges types field by field; remembers what does not fit, with the path of the field."""
+
+    def __init__(self, ids: Iterator[int]) -> None:
+        self.ids = ids
+        self.refused: list[str] = []
+
+    def refuse(self, path: str, old: t.IcebergType, new: t.IcebergType | None) -> None:
+        rows = f"{duckdb_type(new)} in the rows" if new else "missing in the rows"
+        self.refused.append(f"{path}: {duckdb_type(old)} in the table, {rows}")
+
+    def merge(self, path: str, old: t.IcebergType, new: t.IcebergType) -> t.IcebergType:
+        """The type that takes values of both; ``old`` where there is none."""
+        if isinstance(old, t.StructType) and isinstance(new, t.StructType):
+            return self._merge_struct(path, old, new)
+        if isinstance(old, t.ListType) and isinstance(new, t.ListType):
+            element = self.merge(f"{path}[]", old.element_type, new.element_type)
+            return t.ListType(old.element_id, element, element_required=old.element_required)
+        if isinstance(old, t.MapType) and isinstance(new, t.MapType) and _same(old.key_type, new.key_type):
+            value = self.merge(f"{path}[]", old.value_type, new.value_type)
+            return t.MapType(old.key_id, old.key_type, old.value_id, value, value_required=old.value_required)
+        if _same(old, new) or _fits(new, into=old):
+            return old
+        if _fits(old, into=new):
+            return new
+        self.refuse(path, old, new)
+        return old
+
+    def _merge_struct(self, path: str, old: t.StructType, new: t.StructType) -> t.StructType:
+        offered = {f.name: f for f in new.fields}
+        fields = []
+        for field in old.fields:
+            other = offered.pop(field.name, None)
+            if other is None:
+                self.refuse(f"{path}.{field.name}", field.field_type, None)
+                continue
+            fields.append(_retyped(field, self.merge(f"{path}.{field.name}", field.field_type, other.field_type)))
+        return t.StructType(*fields, *(self.new_field(f.name, f.field_type) for f in offered.values()))
+
+    def new_field(self, name: str, kind: t.IcebergType) -> t.NestedField:
+        field = t.NestedField(0, name, kind, required=False)
+        return assign_fresh_schema_ids(Schema(field), next_id=lambda: next(self.ids)).fields[0]
+
+
+def _retyped(field: t.NestedField, kind: t.IcebergType) -> t.NestedField:
+    return field if field.field_type == kind else field.model_copy(update={"field_type": kind})
 
 
 def _same(left: t.IcebergType, right: t.IcebergType) -> bool:
@@ -192,7 +243,7 @@ def _same(left: t.IcebergType, right: t.IcebergType) -> bool:
 
 
 def _fits(narrow: t.IcebergType, *, into: t.IcebergType) -> bool:
-    """Whether Iceberg allows the promotion (spec, "Schema Evolution")."""
+    """Whether Iceberg allows the promotion."""
     if isinstance(narrow, t.IntegerType):
         return isinstance(into, t.LongType)
     if isinstance(narrow, t.FloatType):

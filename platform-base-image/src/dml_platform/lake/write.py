@@ -1,43 +1,39 @@
 """Write, audit, publish: a step stages tables on a branch, then all of them become visible at once.
 
 Rows are written by DuckDB as Parquet files with Iceberg's field ids, in bounded memory; pyiceberg
-commits the files to the step's branch. ``main`` only moves in :meth:`Step.publish`.
+commits the files to the step's branch. ``main``, and the columns that readers see, only move in
+:meth:`Step.publish`.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import parquet_files_to_data_files
-from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
-from pyiceberg.table.snapshots import ancestors_of
-from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, SetSnapshotRefUpdate
-from pyiceberg.table.update.snapshot import ManageSnapshots
+from pyiceberg.table.update import (
+    AddSchemaUpdate,
+    SetCurrentSchemaUpdate,
+    SetSnapshotRefUpdate,
+    TableUpdate,
+)
 
 from dml_platform.core.errors import ConfigError, PublishConflictError, SchemaMismatchError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.settings import Settings
 from dml_platform.lake import catalog as catalogs
-from dml_platform.lake.engine import quote, quote_name
+from dml_platform.lake.datafiles import Written, live_files, storage_errors, write_files, write_merged
+from dml_platform.lake.engine import quote_name
 from dml_platform.lake.read import PinnedTable, pin
-from dml_platform.lake.schema import (
-    Column,
-    compare,
-    describe_query,
-    duckdb_type,
-    field_ids,
-    new_schema,
-)
+from dml_platform.lake.schema import Column, describe_query, evolve, new_schema
 
 Mode = Literal["table", "append", "merge"]
 SUMMARY_PREFIX = "dml."
@@ -75,6 +71,7 @@ class Step:
     summary: Mapping[str, str] = field(default_factory=dict)
     staged: dict[TableRef, StagedTable] = field(default_factory=dict)
     _bases: dict[TableRef, int | None] = field(default_factory=dict)
+    _base_schemas: dict[TableRef, int] = field(default_factory=dict)
 
     @property
     def branch(self) -> str:
@@ -86,15 +83,19 @@ class Step:
 
         The first call fixes ``main``: a later write to this table is refused if ``main`` moved since.
         """
-        table = catalogs.load_table(self.catalog, ref)
+        return self.pin_all([ref])[ref]
+
+    def pin_all(self, refs: Iterable[TableRef]) -> dict[TableRef, PinnedTable | None]:
+        """Like :meth:`pin` for several tables as of one moment: never some of what another step published."""
+        return {ref: self._pin(ref, table) for ref, table in catalogs.load_tables(self.catalog, refs).items()}
+
+    def _pin(self, ref: TableRef, table: Table | None) -> PinnedTable | None:
         if table is None:
             self._bases.setdefault(ref, None)
             return None
         if ref in self.staged:
-            return pin(ref, table, branch=self.branch)
-        current = pin(ref, table)
-        base = self._bases.setdefault(ref, current.snapshot_id)
-        return PinnedTable(ref, table, base)
+            return PinnedTable(ref, table, self.staged[ref].snapshot_id)
+        return PinnedTable(ref, table, self._bases.setdefault(ref, pin(ref, table).snapshot_id))
 
     def write_query(
         self,
@@ -118,47 +119,32 @@ class Step:
         Raises:
             SchemaMismatchError: the columns differ in a way that a table cannot take; nothing was written.
             PublishConflictError: ``main`` moved since the step pinned the table.
+            PermanentError: the storage refused the files.
         """
-        if full_refresh:
-            mode = "table"
-        if mode == "merge" and not key:
-            raise ConfigError(
-                f"cannot merge into {ref.dotted!r}", "no key is given", "Name the key's columns (dbt: unique_key)."
-            )
         columns = describe_query(connection, sql, ref=ref)
-        table = self._ensure_table(ref, columns, full_refresh=full_refresh)
-        self._ensure_branch_base(ref, table)
-        head = pin(ref, table, branch=self.branch if ref in self.staged else MAIN_BRANCH)
-        select = _cast(sql, columns, table)
-        replaced: list[DataFile] = []
         if mode == "merge":
-            _require_columns(ref, key, columns)
-            with _temporary_table(connection, select) as incoming:
-                select, replaced = _merge(connection, head, incoming, key=key)
-                files, _ = _copy(connection, select, table, settings=self.settings)
-                rows = connection.table(incoming).shape[0]
-        else:
-            if mode == "table":
-                replaced = _data_files(head)
-            files, rows = _copy(connection, select, table, settings=self.settings)
-        properties = {
-            f"{SUMMARY_PREFIX}{k}": v
-            for k, v in {
-                "run_id": self.run_id,
-                "step": self.name,
-                "rows": str(rows),
-                **self.summary,
-                **(summary or {}),
-            }.items()
-        }
-        snapshot_id = self._commit(ref, table, head, files, replaced, properties)
-        table = self.catalog.load_table(ref.identifier)
+            _require_key(ref, key, columns)
+        with storage_errors(f"cannot write {ref.dotted!r}"):
+            table, schema, head = self._prepare(ref, columns, full_refresh=full_refresh)
+            place: dict[str, Any] = {"location": table.location(), "settings": self.settings}
+            if mode == "merge" and not full_refresh:
+                written = write_merged(connection, sql, schema, head, key=key, **place)
+            else:
+                replaced = live_files(head) if mode != "append" or full_refresh else []
+                files = write_files(connection, sql, schema, **place)
+                written = Written(files.paths, files.rows, tuple(replaced))
+            named = {"run_id": self.run_id, "step": self.name, "rows": str(written.rows)}
+            named |= {**self.summary, **(summary or {})}
+            properties = {f"{SUMMARY_PREFIX}{key}": value for key, value in named.items()}
+            table = self._commit(head, schema, written, properties)
+        branch = pin(ref, table, branch=self.branch)
+        assert branch.snapshot_id is not None
         self.staged[ref] = StagedTable(
             ref=ref,
-            snapshot_id=snapshot_id,
+            snapshot_id=branch.snapshot_id,
             base_snapshot_id=self._bases[ref],
-            rows_written=rows,
-            rows_total=pin(ref, table, branch=self.branch).rows,
+            rows_written=written.rows,
+            rows_total=branch.rows,
         )
         return self.staged[ref]
 
@@ -194,255 +180,185 @@ class Step:
 
         Returns: what became visible, sorted by name.
         Raises:
-            PublishConflictError: ``main`` of a table has commits that the branch does not have; nothing was published.
+            PublishConflictError: ``main`` of a table is not what the step started from; nothing was published.
         """
         staged = [self.staged[ref] for ref in sorted(self.staged)]
+
+        def commit() -> None:
+            tables = catalogs.load_tables(self.catalog, self.staged)
+            if all(_main_of(tables[s.ref]) == s.snapshot_id for s in staged):
+                return  # an attempt went through and its answer was lost
+            catalogs.commit_together(self.catalog, [self._swing(s, tables[s.ref]) for s in staged])
+
+        names = ", ".join(s.ref.dotted for s in staged)
         if staged:
-            catalogs.with_retries(
-                lambda: catalogs.commit_together(self.catalog, [self._swing(s) for s in staged]),
-                attempts=self.settings.lake.commit_retries,
-                what=f"cannot publish {', '.join(s.ref.dotted for s in staged)}",
-            )
-        self.staged.clear()
-        self._bases.clear()
+            with storage_errors(f"cannot publish {names}"):
+                catalogs.with_retries(
+                    commit, attempts=self.settings.lake.commit_retries, what=f"cannot publish {names}"
+                )
+        self._forget()
         return staged
 
     def abandon(self) -> None:
         """Drop the step's branches; what was written stays unpublished."""
         for ref in list(self.staged):
-            drop_branch(self.catalog, ref, self.branch, settings=self.settings)
+            catalogs.drop_branch(self.catalog, ref, self.branch, attempts=self.settings.lake.commit_retries)
             del self.staged[ref]
+        self._forget()
 
-    def _swing(self, staged: StagedTable) -> catalogs.TableCommit:
-        table = self.catalog.load_table(staged.ref.identifier)
-        main, head = (table.refs().get(name) for name in (MAIN_BRANCH, self.branch))
-        if head is None or head.snapshot_id != staged.snapshot_id:
+    def _forget(self) -> None:
+        self.staged.clear()
+        self._bases.clear()
+        self._base_schemas.clear()
+
+    def _swing(self, staged: StagedTable, table: Table | None) -> catalogs.TableCommit:
+        ref = staged.ref
+        head = table.refs().get(self.branch) if table is not None else None
+        if table is None or head is None or head.snapshot_id != staged.snapshot_id:
             raise PublishConflictError(
-                f"cannot publish {staged.ref.dotted!r}",
+                f"cannot publish {ref.dotted!r}",
                 f"its branch {self.branch!r} is no longer what this step wrote",
                 "Run the step again.",
             )
-        if main is not None:
-            snapshot = table.snapshot_by_id(head.snapshot_id)
-            behind = {s.snapshot_id for s in ancestors_of(snapshot, table.metadata)}
-            if main.snapshot_id not in behind:
-                raise _conflict(staged.ref, table, main.snapshot_id)
-        return catalogs.TableCommit(
-            table=table,
-            updates=(
-                SetSnapshotRefUpdate(
-                    ref_name=MAIN_BRANCH, type=SnapshotRefType.BRANCH, snapshot_id=head.snapshot_id
-                ),
-                RemoveSnapshotRefUpdate(ref_name=self.branch),
-            ),
-            requirements=(
-                AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=main.snapshot_id if main else None),
-                AssertRefSnapshotId(ref=self.branch, snapshot_id=head.snapshot_id),
-            ),
-        )
+        # Equal, not only an ancestor: a roll-back of main while the step ran must not be undone either.
+        if _main_of(table) != staged.base_snapshot_id:
+            raise _conflict(ref, table)
+        updates: list[TableUpdate] = []
+        snapshot = table.snapshot_by_id(staged.snapshot_id)
+        schema_id = snapshot.schema_id if snapshot else None
+        if schema_id is not None and schema_id != self._base_schemas[ref]:
+            if table.schema().schema_id != self._base_schemas[ref]:
+                raise PublishConflictError(
+                    f"cannot publish {ref.dotted!r}",
+                    "its columns were changed while this step ran",
+                    "Run the step again.",
+                )
+            updates.append(_set_schema(schema_id))
+        updates.append(_set_branch(MAIN_BRANCH, staged.snapshot_id))
+        updates.append(catalogs.drop_ref(self.branch))
+        return catalogs.TableCommit(table, tuple(updates))
 
-    def _ensure_table(self, ref: TableRef, columns: Sequence[Column], *, full_refresh: bool) -> Table:
-        table = catalogs.load_table(self.catalog, ref)
-        if table is not None:
-            change = compare(table.schema(), columns)
-            if change.refused and MAIN_BRANCH not in table.refs():
-                # Never published, so nobody reads it: the left-over of a run that failed. A run that is
-                # writing to it right now is refused when it publishes.
-                self.catalog.drop_table(ref.identifier)
-                table = None
-            elif change.refused and not full_refresh:
+    def _prepare(
+        self, ref: TableRef, columns: Sequence[Column], *, full_refresh: bool
+    ) -> tuple[Table, Schema, PinnedTable]:
+        """Find the table, the schema to write with and what the step's rows come after; readers see no change."""
+        attempts = self.settings.lake.commit_retries
+        if ref not in self.staged:
+            catalogs.drop_branch(self.catalog, ref, self.branch, attempts=attempts)
+
+        def commit() -> tuple[Table, Schema, PinnedTable]:
+            table = catalogs.load_table(self.catalog, ref)
+            if table is None:
+                place = f"{self.settings.warehouse}/{ref.path}"
+                table = catalogs.create_table(self.catalog, ref, new_schema(columns), location=place)
+            head = self._pin(ref, table)
+            assert head is not None
+            if ref not in self.staged and head.snapshot_id != _main_of(table):
+                raise _conflict(ref, table)
+            base = head.schema if ref in self.staged else table.schema()
+            self._base_schemas.setdefault(ref, base.schema_id)
+            # Nobody reads a table that was never published, so its columns bind nobody.
+            evolution = evolve(
+                base,
+                columns,
+                last_column_id=table.metadata.last_column_id,
+                replace=full_refresh or _main_of(table) is None,
+            )
+            if evolution.refused:
                 raise SchemaMismatchError(
                     f"cannot write {ref.dotted!r}",
-                    "its columns differ: " + "; ".join(change.refused),
+                    "its columns differ: " + "; ".join(evolution.refused),
                     "Restore the columns at the source, or replace the table with a full refresh.",
                 )
-            elif change or change.refused:
-                return self._evolve(ref, columns)
-        if table is None:
-            location = f"{self.settings.warehouse}/{ref.path}"
-            return catalogs.create_table(self.catalog, ref, new_schema(columns), location=location)
-        return table
+            if not evolution.changed:
+                return table, base, head
+            schema_id = max(s.schema_id for s in table.metadata.schemas) + 1
+            schema = evolution.schema.model_copy(update={"schema_id": schema_id})
+            # Added, not made current: this only reserves the ids that go into the files.
+            catalogs.commit_together(self.catalog, [catalogs.TableCommit(table, (AddSchemaUpdate(schema=schema),))])
+            return table, schema, head
 
-    def _evolve(self, ref: TableRef, columns: Sequence[Column]) -> Table:
+        return catalogs.with_retries(commit, attempts=attempts, what=f"cannot prepare {ref.dotted!r}")
+
+    def _commit(self, head: PinnedTable, schema: Schema, written: Written, properties: dict[str, str]) -> Table:
+        """Commit files to the step's branch, in the schema they were written with; gives the new table."""
+        ref = head.ref
+        current = _set_schema(schema.schema_id)
+        seen_as = self.catalog.load_table(ref.identifier).metadata.model_copy(
+            update={"current_schema_id": schema.schema_id}
+        )
+        added = list(parquet_files_to_data_files(head.table.io, seen_as, iter(written.paths)))
+        expected = head.snapshot_id if ref in self.staged else None
+        attempted: set[int] = set()
+
         def commit() -> Table:
             table = self.catalog.load_table(ref.identifier)
-            change = compare(table.schema(), columns)
-            refused = {line.split(":", 1)[0] for line in change.refused}
-            with table.update_schema(allow_incompatible_changes=bool(refused)) as schema:
-                for name in refused:
-                    schema.delete_column(name)
-                for column in change.widened:
-                    schema.update_column(column.name, field_type=column.type)  # type: ignore[arg-type]
-                for column in change.added:
-                    schema.add_column(column.name, column.type)
-            if returning := [c for c in columns if c.name in refused]:
-                with table.update_schema() as schema:
-                    for column in returning:
-                        schema.add_column(column.name, column.type)
-            return self.catalog.load_table(ref.identifier)
-
-        return catalogs.with_retries(
-            commit, attempts=self.settings.lake.commit_retries, what=f"cannot change the columns of {ref.dotted!r}"
-        )
-
-    def _ensure_branch_base(self, ref: TableRef, table: Table) -> None:
-        if ref in self.staged:
-            return
-        drop_branch(self.catalog, ref, self.branch, settings=self.settings)
-        current = pin(ref, table).snapshot_id
-        base = self._bases.setdefault(ref, current)
-        if current != base:
-            raise _conflict(ref, table, current)
-
-    def _commit(
-        self,
-        ref: TableRef,
-        table: Table,
-        head: PinnedTable,
-        files: Sequence[str],
-        replaced: Sequence[DataFile],
-        properties: dict[str, str],
-    ) -> int:
-        added = list(parquet_files_to_data_files(table.io, table.metadata, iter(files)))
-
-        def commit() -> int:
-            fresh = self.catalog.load_table(ref.identifier)
-            is_first = not fresh.refs()  # a table without refs takes a snapshot, but no branch named otherwise than main
-            with fresh.transaction() as transaction:
-                if head.snapshot_id is not None and self.branch not in fresh.refs():
-                    branching = ManageSnapshots(transaction)
-                    branching.create_branch(head.snapshot_id, self.branch).commit()
-                snapshots = transaction.update_snapshot(
-                    snapshot_properties=properties, branch=None if is_first else self.branch
+            branch = table.refs().get(self.branch)
+            if branch is not None and branch.snapshot_id in attempted:
+                return table  # that attempt went through and its answer was lost
+            found = branch.snapshot_id if branch else None
+            if found != expected or table.metadata.table_uuid != seen_as.table_uuid:
+                raise PublishConflictError(
+                    f"cannot write {ref.dotted!r}",
+                    f"another process writes to its branch {self.branch!r}",
+                    "End the other run of the same name, then run the step again.",
                 )
-                with snapshots.overwrite() if replaced else snapshots.fast_append() as snapshot:
-                    for data_file in replaced:
-                        snapshot.delete_data_file(data_file)
-                    for data_file in added:
-                        snapshot.append_data_file(data_file)
-                if is_first:
-                    reference = SetSnapshotRefUpdate(
-                        ref_name=self.branch, type=SnapshotRefType.BRANCH, snapshot_id=snapshot.snapshot_id
-                    )
-                    transaction._apply((reference,), (AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=None),))
-            return fresh.refs()[self.branch].snapshot_id
+            transaction = table.transaction()
+            transaction._apply((current,))
+            if branch is None and head.snapshot_id is not None:
+                transaction._apply((_set_branch(self.branch, head.snapshot_id),))
+            # A table without refs takes a snapshot, but no branch that is named otherwise than main.
+            update = transaction.update_snapshot(
+                snapshot_properties=properties, branch=self.branch if transaction.table_metadata.refs else None
+            )
+            with update.overwrite() if written.replaced else update.fast_append() as snapshot:
+                for data_file in written.replaced:
+                    snapshot.delete_data_file(data_file)
+                for data_file in added:
+                    snapshot.append_data_file(data_file)
+            transaction._apply((_set_branch(self.branch, snapshot.snapshot_id),))
+            transaction._apply((_set_schema(table.schema().schema_id),))
+            attempted.add(snapshot.snapshot_id)
+            catalogs.commit_together(self.catalog, [catalogs.TableCommit(table, transaction._updates)])
+            return table.refresh()
 
         return catalogs.with_retries(
             commit, attempts=self.settings.lake.commit_retries, what=f"cannot commit to {ref.dotted!r}"
         )
 
 
-def drop_branch(catalog: SqlCatalog, ref: TableRef, branch: str, *, settings: Settings) -> None:
-    """Remove a branch where it is; its snapshots expire later."""
-
-    def commit() -> None:
-        table = catalogs.load_table(catalog, ref)
-        if table is not None and branch in table.refs():
-            table.manage_snapshots().remove_branch(branch).commit()
-
-    catalogs.with_retries(commit, attempts=settings.lake.commit_retries, what=f"cannot drop {branch!r} of {ref}")
+# pyiceberg's models take Python's names; type checkers see only the aliases, e.g. ``ref-name``.
+def _set_branch(name: str, snapshot_id: int) -> SetSnapshotRefUpdate:
+    return SetSnapshotRefUpdate(  # type: ignore[call-arg]
+        ref_name=name, type=SnapshotRefType.BRANCH, snapshot_id=snapshot_id
+    )
 
 
-def _conflict(ref: TableRef, table: Table, snapshot_id: int | None) -> PublishConflictError:
-    snapshot = table.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
+def _set_schema(schema_id: int) -> SetCurrentSchemaUpdate:
+    return SetCurrentSchemaUpdate(schema_id=schema_id)  # type: ignore[call-arg]
+
+
+def _main_of(table: Table | None) -> int | None:
+    reference = table.refs().get(MAIN_BRANCH) if table is not None else None
+    return reference.snapshot_id if reference else None
+
+
+def _conflict(ref: TableRef, table: Table) -> PublishConflictError:
+    snapshot = table.current_snapshot()
     summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
-    writer = summary.get("dml.run_id", "somebody else")
+    writer = summary.get(f"{SUMMARY_PREFIX}run_id")
     return PublishConflictError(
         f"cannot publish {ref.dotted!r}",
-        f"run {writer} published it while this step ran, and publishing would drop its rows",
+        f"{f'run {writer!r}' if writer else 'somebody else'} published it while this step ran, "
+        "and publishing would drop its rows",
         "Run the step again: it will start from what is published now.",
     )
 
 
-def _data_files(head: PinnedTable) -> list[DataFile]:
-    if head.snapshot_id is None:
-        return []
-    return [task.file for task in head.table.scan(snapshot_id=head.snapshot_id).plan_files()]
-
-
-@contextmanager
-def _temporary_table(connection: DuckDBPyConnection, select: str) -> Iterator[str]:
-    name = f"_dml_merge_{uuid.uuid4().hex}"
-    connection.execute(f"CREATE TEMP TABLE {name} AS {select}")
-    try:
-        yield name
-    finally:
-        connection.execute(f"DROP TABLE {name}")
-
-
-def _require_columns(ref: TableRef, key: Sequence[str], columns: Sequence[Column]) -> None:
+def _require_key(ref: TableRef, key: Sequence[str], columns: Sequence[Column]) -> None:
+    what = f"cannot merge into {ref.dotted!r}"
+    if not key:
+        raise ConfigError(what, "no key is given", "Name the key's columns (dbt: unique_key).")
     names = {c.name for c in columns}
     if missing := sorted(set(key) - names):
-        raise ConfigError(
-            f"cannot merge into {ref.dotted!r}",
-            f"the key's columns {missing} are not in the rows",
-            f"Use columns of {sorted(names)}.",
-        )
-
-
-def _cast(sql: str, columns: Sequence[Column], table: Table) -> str:
-    """Bring the query's columns into the table's order and types."""
-    offered = {c.name: c for c in columns}
-    parts = []
-    for f in table.schema().fields:
-        if f.name in offered:
-            name = quote_name(f.name)
-            parts.append(f"CAST({name} AS {duckdb_type(f.field_type)}) AS {name}")
-    return f"SELECT {', '.join(parts)} FROM ({sql})"
-
-
-def _merge(
-    connection: DuckDBPyConnection, head: PinnedTable, incoming: str, *, key: Sequence[str]
-) -> tuple[str, list[DataFile]]:
-    """Copy on write: the rows to write and the files that they replace, which are those holding a replaced row."""
-    keys = ", ".join(quote_name(k) for k in key)
-    row = connection.execute(
-        f"SELECT count(*) FROM (SELECT {keys} FROM {incoming} GROUP BY ALL HAVING count(*) > 1)"
-    ).fetchone()
-    if row and row[0]:
-        raise SchemaMismatchError(
-            f"cannot merge into {head.ref.dotted!r}",
-            f"{row[0]} values of its key ({', '.join(key)}) occur more than once in the rows",
-            "Make the query return one row a key.",
-        )
-    if head.files()[1]:
-        raise SchemaMismatchError(
-            f"cannot merge into {head.ref.dotted!r}",
-            "another engine left row deletes in it",
-            "Rewrite the table with that engine (compaction), or use a full refresh.",
-        )
-    by_path = {data_file.file_path: data_file for data_file in _data_files(head)}
-    named = head.select_files(list(by_path), filename=True)
-    touched = [
-        path
-        for (path,) in connection.execute(
-            f"SELECT DISTINCT filename FROM ({named}) SEMI JOIN {incoming} USING ({keys})"
-        ).fetchall()
-    ] if by_path else []
-    kept = f"SELECT * FROM ({head.select_files(touched)}) ANTI JOIN {incoming} USING ({keys})"
-    return f"SELECT * FROM {incoming} UNION ALL BY NAME {kept}", [by_path[path] for path in touched]
-
-
-def _copy(
-    connection: DuckDBPyConnection, select: str, table: Table, *, settings: Settings
-) -> tuple[list[str], int]:
-    """Write a query's rows as Parquet files below the table's ``data`` folder.
-
-    Returns: the files that hold rows, and the number of rows.
-    """
-    folder = f"{table.location()}/data"
-    if not settings.is_s3:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    options = ", ".join(
-        (
-            "FORMAT parquet",
-            f"FIELD_IDS {field_ids(table.schema())}",
-            f"FILE_SIZE_BYTES '{settings.lake.file_size_mb}MB'",
-            "FILENAME_PATTERN '{uuid}'",
-            "APPEND true",
-            "RETURN_STATS true",
-        )
-    )
-    written = connection.execute(f"COPY ({select}) TO {quote(folder)} ({options})").fetchall()
-    files = [(row[0], row[1]) for row in written if row[1] > 0]
-    return [name for name, _ in files], sum(rows for _, rows in files)
+        raise ConfigError(what, f"the key's columns {missing} are not in the rows", f"Use columns of {sorted(names)}.")
