@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,12 +22,11 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 
 
 def fan_out(session: nox.Session, folder: str, name: str, *args: str) -> None:
-    """Run one session of one folder, in this environment or (`--default-venv-backend=uv`) in its own."""
-    # An own environment per folder only when someone asks for it: DML_OWN_VENVS=1.
-    own = ["--default-venv-backend=uv"] if os.environ.get("DML_OWN_VENVS") else ["--no-venv"]
-    env = {"DML_WHEELS": str(WHEELS)}
-    command = [sys.executable, "-m", "nox", "-f", str(ROOT / folder / "noxfile.py"), "-s", name, *own]
-    session.run(*command, "--", *args, env=env, external=True)
+    """Run one session of one folder in this environment."""
+    noxfile = str(ROOT / folder / "noxfile.py")
+    session.run(
+        "python", "-m", "nox", "-f", noxfile, "-s", name, "--no-venv", "--", *args, env={"DML_WHEELS": str(WHEELS)}
+    )
 
 
 @nox.session
@@ -58,6 +58,19 @@ def tests(session: nox.Session, folder: str) -> None:
 def integration(session: nox.Session, folder: str) -> None:
     """Run the slow tests of each folder that has some."""
     fan_out(session, folder, "integration", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("folder", FOLDERS, ids=FOLDERS)
+def alone(session: nox.Session, folder: str) -> None:
+    """Copy a folder out of the tree and run its own checks there, in environments of its own (slow, needs an index)."""
+    build(session)
+    copy = Path(session.create_tmp()) / folder
+    shutil.rmtree(copy, ignore_errors=True)
+    ignored = shutil.ignore_patterns(".nox", ".venv", ".dml", "__pycache__", "target", "logs", ".*_cache")
+    shutil.copytree(ROOT / folder, copy, ignore=ignored)
+    env = {"DML_WHEELS": str(WHEELS), "GIT_CEILING_DIRECTORIES": str(copy.parent)}
+    session.run("python", "-m", "nox", "-f", str(copy / "noxfile.py"), *session.posargs, env=env)
 
 
 @nox.session

@@ -62,11 +62,12 @@ def build(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def lock(session: nox.Session) -> None:
     """Write requirements/*.txt and the constraints that projects follow; `-- --upgrade` takes newer versions."""
-    session.run(*COMPILE, "pyproject.toml", "-o", "requirements/run.txt", *session.posargs)
-    session.run(*COMPILE, "--group=dev", "-c", "requirements/run.txt", "-o", "requirements/dev.txt", *session.posargs)
-    session.run(*COMPILE, "--group=build", "-o", "requirements/build.txt", *session.posargs)
-    pins = set()
-    for name in ("run", "dev"):
-        pins |= set(re.findall(r"^(\S+==.+?) \\$", Path(f"requirements/{name}.txt").read_text(), re.MULTILINE))
+    follow: list[str] = []
+    pins: set[str] = set()
+    for name, what in (("run", "pyproject.toml"), ("dev", "--group=dev"), ("build", "--group=build")):
+        locked = f"requirements/{name}.txt"
+        session.run(*COMPILE, what, *follow, "-o", locked, *session.posargs)
+        follow += ["-c", locked]
+        pins |= set(re.findall(r"^(\S+==.+?) \\$", Path(locked).read_text(), re.MULTILINE))
     header = "# The versions that dml-platform is tested with, for `uv pip compile -c`; made by nox -s lock.\n"
     CONSTRAINTS.write_text(header + "".join(f"{pin}\n" for pin in sorted(pins)))

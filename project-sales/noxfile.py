@@ -73,7 +73,7 @@ def lock(session: nox.Session) -> None:
     platform = session.run("python", "-c", find, silent=True)
     assert platform
     follow = ["-c", platform.strip()]
-    session.run(*COMPILE, *follow, "pyproject.toml", "-o", "requirements/run.txt", *session.posargs)
-    follow += ["-c", "requirements/run.txt"]
-    session.run(*COMPILE, *follow, "--group=dev", "-o", "requirements/dev.txt", *session.posargs)
-    session.run(*COMPILE, *follow, "--group=build", "-o", "requirements/build.txt", *session.posargs)
+    for name, what in (("run", "pyproject.toml"), ("dev", "--group=dev"), ("build", "--group=build")):
+        locked = f"requirements/{name}.txt"
+        session.run(*COMPILE, what, *follow, "-o", locked, *session.posargs)
+        follow += ["-c", locked]

@@ -26,7 +26,7 @@ from dml_platform.lake import Lake
 
 BUCKET = "lake"
 ACCESS_KEY = "test-access-key"
-SECRET_KEY = "test-secret-key-4711"
+SECRET_KEY = "test-secret-key-4711"  # pragma: allowlist secret
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +126,7 @@ class Postgres:
                 cursor.execute(f'CREATE DATABASE "{name}"')
         finally:
             connection.close()
-        return f"postgresql+psycopg2://postgres:not-asked-for@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+psycopg2://postgres:not-asked-for@127.0.0.1:{self.port}/{name}"  # pragma: allowlist secret
 
 
 @pytest.fixture(scope="session")
