@@ -68,7 +68,7 @@ def open_catalog(settings: Settings) -> SqlCatalog:
         raise ConfigError(
             "cannot open the lake's catalogue",
             "DML_LAKE__CATALOG_URI is not an SQLAlchemy URL for SQLite or Postgres",
-            "Write it as postgresql+psycopg2://user:password@host:5432/database.",
+            "Write it as postgresql+psycopg2://user:password@host:5432/database.",  # pragma: allowlist secret
         ) from None
 
 
