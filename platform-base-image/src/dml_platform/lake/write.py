@@ -8,7 +8,7 @@ commits the files to the step's branch. ``main``, and the columns that readers s
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ from dml_platform.lake.schema import Column, describe_query, evolve, new_schema
 
 Mode = Literal["table", "append", "merge"]
 SUMMARY_PREFIX = "dml."
+Summarize = Callable[[Sequence[str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Step:
         *,
         mode: Mode = "append",
         key: Sequence[str] = (),
-        summary: Mapping[str, str] | None = None,
+        summary: Mapping[str, str] | Summarize | None = None,
         full_refresh: bool = False,
     ) -> StagedTable:
         """Write the rows of a DuckDB query to the step's branch of a table, in one commit.
@@ -114,7 +115,8 @@ class Step:
             sql: a SELECT in DuckDB's dialect.
             mode: ``table`` replaces all rows, ``append`` adds, ``merge`` replaces the rows with the same ``key``.
             key: columns that identify a row; for ``merge`` only, unique within the query.
-            summary: properties for this snapshot, e.g. the position that an ingest reached.
+            summary: properties for this snapshot, e.g. the position that an ingest reached; or a function that gives
+                them from the Parquet files just written. What it raises ends the write before anything is committed.
             full_refresh: replace rows and columns, whatever they were.
         Raises:
             SchemaMismatchError: the columns differ in a way that a table cannot take; nothing was written.
@@ -134,7 +136,7 @@ class Step:
                 files = write_files(connection, sql, schema, **place)
                 written = Written(files.paths, files.rows, tuple(replaced))
             named = {"run_id": self.run_id, "step": self.name, "rows": str(written.rows)}
-            named |= {**self.summary, **(summary or {})}
+            named |= {**self.summary, **_summarize(summary, written, table)}
             properties = {f"{SUMMARY_PREFIX}{key}": value for key, value in named.items()}
             table = self._commit(head, schema, written, properties)
         branch = pin(ref, table, branch=self.branch)
@@ -353,6 +355,17 @@ def _conflict(ref: TableRef, table: Table) -> PublishConflictError:
         "and publishing would drop its rows",
         "Run the step again: it will start from what is published now.",
     )
+
+
+def _summarize(summary: Mapping[str, str] | Summarize | None, written: Written, table: Table) -> Mapping[str, str]:
+    if not callable(summary):
+        return summary or {}
+    try:
+        return summary(written.paths)
+    except BaseException:
+        for path in written.paths:  # no snapshot will ever name them
+            table.io.delete(path)
+        raise
 
 
 def _require_key(ref: TableRef, key: Sequence[str], columns: Sequence[Column]) -> None:
