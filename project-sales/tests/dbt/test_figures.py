@@ -221,6 +221,21 @@ def test_rfm_scores_follow_from_ranks_and_steps(
 
 
 @pytest.mark.integration
+def test_forecast_knows_every_customers_history(catalog: SqlCatalog, days_of: dict[int, list[date]]) -> None:
+    rows = read(catalog, "customer_forecast")
+    assert len(rows) == len({row["customer_id"] for row in rows}) == 23_570
+    for row in rows:
+        days = days_of[row["customer_id"]]
+        assert row["as_of_date"] == LAST_DAY
+        assert row["repeat_day_count"] == len(days) - 1
+        assert row["recency_weeks"] == pytest.approx((days[-1] - days[0]).days / 7)
+        assert row["age_weeks"] == pytest.approx((LAST_DAY - days[0]).days / 7)
+    # Purchases fall slowly by now: the next twelve weeks must look much like the last twelve.
+    last_weeks = sum(day > LAST_DAY - timedelta(weeks=12) for days in days_of.values() for day in days)
+    assert sum(row["expected_purchases"] for row in rows) == pytest.approx(last_weeks, rel=0.15)
+
+
+@pytest.mark.integration
 def test_shop_purchases_are_the_connectors_and_belong_together(catalog: SqlCatalog) -> None:
     """Counts of airbyte-source-faker 7.2.1 with 1,000 users and seed 1, taken from the connector's own output."""
     rows = read(catalog, "fct_shop_purchases")
