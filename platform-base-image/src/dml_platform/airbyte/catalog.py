@@ -1,7 +1,7 @@
 """What is read: discovered streams, the configured catalogue, and each stream's table and columns.
 
-JSON schema becomes DuckDB types here. Objects, arrays and unions of unlike types are kept as JSON text, so that a change
-inside of them changes no table.
+JSON schema becomes DuckDB types here. Objects, arrays and unions of unlike types are kept as JSON text,
+so that a change inside of them changes no table.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def configured_catalog(plans: Sequence[StreamPlan]) -> dict[str, Any]:
 
 
 def table_name(source: str, stream: str) -> str:
-    """``<source>__<stream>`` in snake_case, whatever the stream is called upstream: ``OrderItems`` is ``order_items``."""
+    """``<source>__<stream>`` in snake_case, whatever its name upstream: ``OrderItems`` is ``order_items``."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", stream)
     return f"{source}__{re.sub(r'[^a-z0-9]+', '_', spaced.lower()).strip('_')}"
 

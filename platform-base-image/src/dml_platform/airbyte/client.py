@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,9 @@ class Connector:
         streams = self._ask("discover", "CATALOG").get("streams")
         return [s for s in streams if isinstance(s, dict)] if isinstance(streams, list) else []
 
-    def read(self, catalog: Mapping[str, Any], state: Any | None, *, listener: Listener) -> Iterator[bytes]:
+    def read(
+        self, catalog: Mapping[str, Any], state: Any | None, *, listener: Listener
+    ) -> Generator[bytes, None, None]:
         """Read the configured streams.
 
         Returns: blocks of whole lines as the connector printed them; what is no record and no state belongs to
@@ -210,7 +212,8 @@ def _blocks(
     process: subprocess.Popen[bytes], listener: Listener, *, timeout_s: float, idle_timeout_s: float
 ) -> Iterator[bytes]:
     """The program's output in blocks of whole lines, while its error output goes to the listener."""
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     with contextlib.suppress(OSError):  # other systems, or a limit of this one: smaller blocks, nothing else
         fcntl.fcntl(process.stdout, _F_SETPIPE_SZ, _CHUNK)
     started = last = time.monotonic()

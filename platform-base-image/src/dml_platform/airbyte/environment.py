@@ -115,14 +115,14 @@ def _install(package: str, version: str, folder: Path, *, python: str, what: str
 
 def _explain(what: str, output: str) -> PlatformError:
     """One sentence from uv's account of what went wrong."""
-    lines = [re.sub(r"^[\s×╰─▶├│╴┬·]+|^error:\s*|^Caused by:\s*", "", line).strip() for line in output.splitlines()]
+    lines = [re.sub(r"^[^\w'`(]+|^error:\s*|^Caused by:\s*", "", line).strip() for line in output.splitlines()]
     # Addresses of an index may carry credentials.
     text = re.sub(r"://[^@/\s]+@", "://***@", " ".join(line for line in lines if line))[:400]
     if _OFFLINE.search(output) and "not found in the package registry" not in output:
         return RetryableError(
             what,
             f"the package index cannot be reached ({text})",
-            "Connect, or name a mirror with UV_DEFAULT_INDEX or PIP_INDEX_URL (and its certificates with SSL_CERT_FILE), "
+            "Connect, or name a mirror with UV_DEFAULT_INDEX or PIP_INDEX_URL (its certificates: SSL_CERT_FILE), "
             "then run again.",
         )
     return ConfigError(what, text or "uv gave no reason", "Check the package, its version and the Python it asks for.")
@@ -136,5 +136,6 @@ def _index_environment() -> dict[str, str]:
         ("SSL_CERT_FILE", ("PIP_CERT", "REQUESTS_CA_BUNDLE")),
     ):
         if ours not in environment:
-            environment |= {ours: environment[p] for p in reversed(pips) if environment.get(p)}
+            found = [environment[p] for p in pips if environment.get(p)]
+            environment |= {ours: found[0]} if found else {}
     return environment

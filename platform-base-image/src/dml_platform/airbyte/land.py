@@ -26,7 +26,7 @@ from dml_platform.airbyte.commit import Committer
 from dml_platform.airbyte.config import AirbyteSource
 from dml_platform.airbyte.environment import Progress
 from dml_platform.airbyte.protocol import state_document
-from dml_platform.airbyte.segments import Sorter, make_buffers
+from dml_platform.airbyte.segments import Sorter, StreamBuffer, make_buffers
 from dml_platform.core.errors import ConfigError, PermanentError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.settings import Settings
@@ -40,7 +40,10 @@ _PROGRESS_S = 2.0
 
 @dataclass(frozen=True)
 class StreamLanding:
-    """What one run landed of one stream. ``snapshot_id`` is what is published now; ``state`` where the next run begins."""
+    """What one run landed of one stream.
+
+    ``snapshot_id`` is what is published now; ``state`` is where the next run begins.
+    """
 
     stream: str
     ref: TableRef
@@ -183,11 +186,14 @@ class _Landing:
                 buffer.rotate()
         for buffer in self._full:
             if buffer.size >= self._window:
-                cut = buffer.cut(at_mark=False)
-                self._worker.do(lambda name=buffer.name, cut=cut: self._committer.stage(name, cut.segments, None))
+                self._stage(buffer)
         if self._progress and now - self._last_progress >= _PROGRESS_S:
             self._last_progress = now
             self._progress(", ".join(f"{b.name}: {b.records:,} records" for b in self._buffers.values() if b.records))
+
+    def _stage(self, buffer: StreamBuffer) -> None:
+        segments = buffer.cut(at_mark=False).segments
+        self._worker.do(lambda: self._committer.stage(buffer.name, segments, None))
 
     def _commit_marked(self) -> None:
         cuts = {b.name: b.cut(at_mark=True) for b in self._incremental if b.is_marked}
@@ -200,8 +206,7 @@ class _Landing:
         self._worker.do(lambda: self._committer.commit(cuts, at_end=True))
         if self._full:
             for buffer in self._full:
-                cut = buffer.cut(at_mark=False)
-                self._worker.do(lambda name=buffer.name, cut=cut: self._committer.stage(name, cut.segments, None))
+                self._stage(buffer)
             self._worker.do(self._committer.finish_full_refresh)
         self._worker.finish()
 

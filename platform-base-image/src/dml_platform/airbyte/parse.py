@@ -113,9 +113,12 @@ def _convert(value: str, kind: str) -> str:
         day = f"CASE WHEN regexp_matches({value}, '^.{{10}}[T ]00:00(:00([.]0+)?)?(Z|[+]00:?00)?$') THEN {value} END"
         return f"CASE WHEN length({value}) > 10 THEN CAST(coalesce(substr({day}, 1, 10), 'x') AS DATE) ELSE {cast} END"
     if kind == "TIMESTAMP":
-        offset = f"length({value}) > 16 AND regexp_matches({value}, '[+-][0-9][0-9]:?[0-9][0-9]$')"
         # At UTC there is nothing to lose.
-        return f"CASE WHEN {offset} AND NOT regexp_matches({value}, '[+]00:?00$') THEN CAST('x' || {value} AS TIMESTAMP) ELSE {cast} END"
+        offset = (
+            f"length({value}) > 16 AND regexp_matches({value}, '[+-][0-9][0-9]:?[0-9][0-9]$') "
+            f"AND NOT regexp_matches({value}, '[+]00:?00$')"
+        )
+        return f"CASE WHEN {offset} THEN CAST('x' || {value} AS TIMESTAMP) ELSE {cast} END"
     return cast
 
 

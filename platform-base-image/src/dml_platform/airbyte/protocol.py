@@ -99,7 +99,6 @@ class Listener:
         self.mask = mask
         self.understood = 0
         self.incomplete: set[str] = set()
-        self.estimates: dict[str, int] = {}
         self._logger = logging.getLogger(f"dml_platform.airbyte.{source}")
         self._last: deque[str] = deque(maxlen=_KEPT_LINES)
         self._first_garbage: str | None = None
@@ -132,9 +131,6 @@ class Listener:
             self.incomplete.discard(name)
             if status.get("status") == "INCOMPLETE":
                 self.incomplete.add(name)
-        elif isinstance(estimate := trace.get("estimate"), Mapping):
-            if isinstance(rows := estimate.get("row_estimate"), (int, float)) and estimate.get("name"):
-                self.estimates[str(estimate["name"])] = int(rows)
 
     def hear_garbage(self, line: bytes) -> None:
         """Take a line that is no message."""
