@@ -149,7 +149,9 @@ def _invoke(
             on_node(_from_event(event))
 
     folder = str(project.dbt_dir)
-    common = ["--project-dir", folder, "--profiles-dir", folder, "--no-send-anonymous-usage-stats", "--no-version-check"]
+    common = ["--project-dir", folder, "--profiles-dir", folder, "--no-send-anonymous-usage-stats"]
+    # dbt never closes its log file; what it would hold is in the run's own log and record.
+    common += ["--no-version-check", "--log-level-file", "none"]
     try:
         return dbtRunner(callbacks=[on_event]).invoke([*arguments, *common])
     finally:

@@ -1,0 +1,179 @@
+"""The commands and how they end: an error is a sentence and a fix, and the exit code says what kind it is.
+
+0 done · 1 failed · 2 wrong usage or configuration · 3 a check failed or too many rows were rejected ·
+75 worth trying again · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Optional
+
+import click
+import typer
+from rich.console import Console
+
+from dml_platform import __version__
+from dml_platform.core.errors import PlatformError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="The data platform's command line.",
+)
+# A pipe or a log has no width: lines stay whole there.
+console = Console() if sys.stdout.isatty() else Console(width=200)
+errors = Console(stderr=True)
+
+ProjectOption = Annotated[
+    Optional[str],  # noqa: UP007 - typer reads it at run time, on Python 3.10 too
+    typer.Option("--project", "-p", help="Which project; needed only where several are side by side."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    context.obj = {"debug": debug}
+    if version:
+        console.print(f"dml {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(project: ProjectOption = None) -> None:
+    """Run the whole pipeline on real data and show what came out. No Docker, no server."""
+    from dml_platform.cli import run as runs
+
+    runs.demo(project, console)
+
+
+@app.command()
+def run(
+    project: ProjectOption = None,
+    select: Annotated[
+        str, typer.Option("--select", "-s", help="Dagster asset selection, e.g. 'sales/marts/fct_purchases+'.")
+    ] = "*",
+    full_refresh: Annotated[
+        bool, typer.Option("--full-refresh", help="Replace the rows and columns of dbt's tables, whatever they were.")
+    ] = False,
+) -> None:
+    """Run the project's pipeline: ingest, land, transform, test, publish."""
+    from dml_platform.cli import run as runs
+
+    runs.run(project, console, select=select, full_refresh=full_refresh)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(context: typer.Context) -> None:
+    """Run all tests that this machine can run. Arguments go to nox, e.g. `dml test -s lint`."""
+    from dml_platform.cli.test import run_tests
+
+    raise typer.Exit(run_tests(context.args))
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of Dagster's UI on this machine.")] = 3000,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when ready and keep running.")] = False,
+) -> None:
+    """Start Dagster's UI and daemon and a code server per project; Ctrl-C stops them all."""
+    from dml_platform.cli import services
+
+    services.up(console, port=port, detach=detach)
+
+
+@app.command()
+def down() -> None:
+    """Stop everything that `dml up` started."""
+    from dml_platform.cli import services
+
+    services.down(console)
+
+
+@app.command()
+def sql(
+    query: Annotated[Optional[str], typer.Argument(help="SQL; without it a prompt opens.")] = None,  # noqa: UP007
+    run_id: Annotated[
+        Optional[str],  # noqa: UP007
+        typer.Option("--run", help="Open the private DuckDB file that a failed run left behind."),
+    ] = None,
+    output: Annotated[str, typer.Option("--format", "-f", help="table, csv or json.")] = "table",
+    max_rows: Annotated[int, typer.Option(help="Rows that a table shows.", min=1)] = 40,
+) -> None:
+    """Query published tables by their name, e.g. `dml sql "from sales.marts.fct_daily_revenue"`."""
+    from dml_platform.cli import lake
+
+    lake.sql(console, query, run_id=run_id, output=output, max_rows=max_rows)
+
+
+@app.command()
+def tables(project: ProjectOption = None) -> None:
+    """List the lake's tables with rows, age and the run that published them."""
+    from dml_platform.cli import lake
+
+    lake.tables(console, project)
+
+
+@app.command()
+def history(
+    table: Annotated[Optional[str], typer.Argument(help="project.layer.name; without it: the runs.")] = None,  # noqa: UP007
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20,
+) -> None:
+    """List a table's published states, or the last runs."""
+    from dml_platform.cli import lake
+
+    lake.history(console, table, limit=limit)
+
+
+@app.command()
+def doctor(
+    settings: Annotated[bool, typer.Option("--settings", help="List every variable that is read.")] = False,
+) -> None:
+    """Check this machine and say what to mend."""
+    from dml_platform.cli.doctor import check, list_settings
+
+    if settings:
+        list_settings(console)
+    elif not check(console, Path.cwd()):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    # --debug is welcome anywhere on the line, also after the command, where people think of it.
+    if debug and arguments[:1] != ["test"]:
+        arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        code = 130
+    except PlatformError as error:
+        if debug:
+            traceback.print_exc()
+        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        code = error.exit_code
+    except Exception as error:  # the process's edge
+        if debug:
+            traceback.print_exc()
+        else:
+            text = f"{type(error).__name__}: {error}\nRun it again with --debug to see where it came from."
+            errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        code = 1
+    sys.exit(code or 0)

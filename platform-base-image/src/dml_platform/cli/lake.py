@@ -1,0 +1,196 @@
+"""``dml sql``, ``tables`` and ``history``: looking at what was published."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import duckdb
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dml_platform.core.errors import ConfigError, PlatformError
+from dml_platform.core.naming import TableRef
+from dml_platform.core.runrecord import read_records
+from dml_platform.lake import Lake, open_lake
+
+
+def sql(console: Console, query: str | None, *, run_id: str | None, output: str, max_rows: int) -> None:
+    """Run one query, or open a prompt.
+
+    Raises:
+        ConfigError: the query is wrong, or there is no such run.
+    """
+    if output not in ("table", "csv", "json"):
+        raise ConfigError(f"cannot print as {output!r}", "there is no such format", "Use table, csv or json.")
+    lake = open_lake()
+    connection = _open_run(lake, run_id) if run_id else lake.connect()
+    if query is None and not sys.stdin.isatty():
+        query = sys.stdin.read()
+    if query is not None:
+        if not run_id:
+            _view_tables_of(lake, connection, query)
+        _print(console, _run(connection, query), output=output, max_rows=max_rows)
+        return
+    if not run_id:
+        lake.create_views(connection)
+    _prompt(console, connection, output=output, max_rows=max_rows)
+
+
+def tables(console: Console, project: str | None) -> None:
+    """Print all tables."""
+    lake = open_lake()
+    table = Table("table", "rows", "published", "by run", box=None, padding=(0, 2, 0, 0))
+    for ref in lake.tables(project):
+        newest = next(lake.history(ref), None)
+        if newest is None:
+            table.add_row(ref.dotted, "-", "never", "-")
+        else:
+            rows = f"{newest.rows_total:,}" if newest.rows_total is not None else "?"
+            table.add_row(ref.dotted, rows, _age(newest.committed_at), newest.summary.get("run_id", "-"))
+    if not table.row_count:
+        console.print("The lake is empty. 'dml run' fills it.")
+        return
+    console.print(table)
+
+
+def history(console: Console, name: str | None, *, limit: int) -> None:
+    """Print a table's snapshots, or the runs."""
+    lake = open_lake()
+    if name is None:
+        _print_runs(console, lake, limit=limit)
+        return
+    table = Table("snapshot", "published", "operation", "rows", "run", "commit", box=None, padding=(0, 2, 0, 0))
+    for column in table.columns:
+        column.no_wrap = True
+    for count, info in enumerate(lake.history(TableRef.parse(name))):
+        if count == limit:
+            break
+        table.add_row(
+            str(info.snapshot_id),
+            info.committed_at.strftime("%Y-%m-%d %H:%M:%S"),
+            info.operation,
+            f"{info.rows_total:,}" if info.rows_total is not None else "?",
+            info.summary.get("run_id", "-"),
+            info.summary.get("git_commit", "-")[:12],
+        )
+    console.print(table if table.row_count else f"{name} was never published.")
+
+
+def _print_runs(console: Console, lake: Lake, *, limit: int) -> None:
+    table = Table("run", "step", "status", "started", "seconds", "tables", box=None, padding=(0, 2, 0, 0))
+    for count, record in enumerate(read_records(lake.settings.home)):
+        if count == limit:
+            break
+        colour = "green" if record.status == "success" else "red"
+        table.add_row(
+            record.run_id,
+            f"{record.project}/{record.step}",
+            f"[{colour}]{record.status}[/]",
+            record.started_at[:19].replace("T", " "),
+            f"{record.duration_s:.1f}",
+            escape((record.error or "").split("\n")[0][:80]) or str(len(record.outputs)),
+        )
+    console.print(table if table.row_count else "No run yet. 'dml run' makes one.")
+
+
+def _open_run(lake: Lake, run_id: str) -> duckdb.DuckDBPyConnection:
+    files = sorted((lake.settings.home / "runs").glob(f"*/{run_id}/*.duckdb"))
+    if not files:
+        raise ConfigError(
+            f"cannot open run {run_id!r}",
+            "it left no DuckDB file: only failed runs do, and only the last few are kept",
+            "'dml history' lists the runs.",
+        )
+    connection = lake.connect()
+    project = Path(files[0]).parent.parent.name
+    connection.execute(f"ATTACH '{files[0]}' AS {project} (READ_ONLY)")
+    connection.execute(f"USE {project}.marts")
+    return connection
+
+
+def _view_tables_of(lake: Lake, connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Make only the tables that the query names; all of them where DuckDB cannot tell."""
+    try:
+        names = connection.get_table_names(query, qualified=True)
+        refs = [TableRef.parse(name) for name in names]
+    except (duckdb.Error, PlatformError):
+        lake.create_views(connection)
+        return
+    found = {pinned.ref for pinned in lake.create_views(connection, refs)}
+    if missing := [ref.dotted for ref in refs if ref not in found]:
+        raise ConfigError(
+            "cannot run the query", f"{', '.join(missing)} is not published", "'dml tables' lists what there is."
+        )
+
+
+def _run(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyConnection:
+    try:
+        return connection.execute(query)
+    except duckdb.Error as error:
+        raise ConfigError(
+            "cannot run the query", str(error).strip(), "'dml tables' lists the tables: write project.layer.name."
+        ) from error
+
+
+def _print(console: Console, result: duckdb.DuckDBPyConnection, *, output: str, max_rows: int) -> None:
+    if result.description is None:
+        return
+    names = [column[0] for column in result.description]
+    if output == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(names)
+        while batch := result.fetchmany(10_000):
+            writer.writerows(batch)
+    elif output == "json":
+        while batch := result.fetchmany(10_000):
+            for row in batch:
+                print(json.dumps(dict(zip(names, row, strict=True)), default=str, ensure_ascii=False))
+    else:
+        rows = result.fetchmany(max_rows + 1)
+        table = Table(*names, box=None, padding=(0, 2, 0, 0))
+        for row in rows[:max_rows]:
+            table.add_row(*("" if value is None else escape(str(value)) for value in row))
+        console.print(table)
+        if len(rows) > max_rows:
+            console.print(f"[dim]first {max_rows} rows; --max-rows shows more, --format csv all[/]")
+
+
+def _prompt(console: Console, connection: duckdb.DuckDBPyConnection, *, output: str, max_rows: int) -> None:
+    try:
+        import readline  # noqa: F401 - gives input() editing and history where the platform has it
+    except ImportError:
+        pass
+    console.print("[dim]SQL over the published tables; end with ; — .tables lists them, .quit leaves[/]")
+    pending = ""
+    while True:
+        try:
+            line = input("   ...> " if pending else "dml> ")
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            return
+        if not pending and line.strip() in (".quit", ".exit", "exit", "quit"):
+            return
+        if not pending and line.strip() == ".tables":
+            line = "SELECT database_name || '.' || schema_name || '.' || view_name AS table_name FROM duckdb_views() WHERE NOT internal ORDER BY 1;"
+        pending = f"{pending}\n{line}".strip()
+        if not pending.endswith(";"):
+            continue
+        try:
+            _print(console, _run(connection, pending), output=output, max_rows=max_rows)
+        except PlatformError as error:
+            console.print(error.why, style="red", markup=False)
+        pending = ""
+
+
+def _age(moment: datetime) -> str:
+    seconds = (datetime.now(timezone.utc) - moment).total_seconds()
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"

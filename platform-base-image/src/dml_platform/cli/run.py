@@ -1,0 +1,191 @@
+"""``dml run`` and ``dml demo``: the project's assets in this process, with progress, then what came out."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+
+from dml_platform.cli.dagster_home import open_instance
+from dml_platform.core.errors import ConfigError, PermanentError, PlatformError, RetryableError
+from dml_platform.core.project import Project, get_project
+from dml_platform.core.runrecord import read_records
+from dml_platform.core.settings import load_settings
+from dml_platform.lake.reporting import short_run_id
+
+_JOB = "dml_run"
+
+
+def run(project_name: str | None, console: Console, *, select: str = "*", full_refresh: bool = False) -> None:
+    """Run a selection of a project's assets.
+
+    Raises:
+        PlatformError: a step failed; its sentence, and the exit code that goes with it.
+    """
+    project = get_project(project_name)
+    _execute(project, console, select=select, full_refresh=full_refresh)
+
+
+def demo(project_name: str | None, console: Console) -> None:
+    """Run everything and show the result."""
+    project = get_project(project_name)
+    console.print(f"[bold]Running project {project.name!r}[/]: ingest → land → transform → test → publish\n")
+    _execute(project, console)
+    _show_highlights(project, console)
+    console.print(
+        "\n[bold]Look at it[/]\n"
+        "  ./dml up                      Dagster's UI: lineage, checks, previews, plots\n"
+        "  ./dml sql                     SQL over the published tables\n"
+        "  ./dml tables                  what the lake holds\n"
+        f"  {project.root.name}/notebooks/       the same tables in a notebook"
+    )
+
+
+def load_project_definitions(project: Project) -> dg.Definitions:
+    """Import the project's module and take its ``defs``.
+
+    Raises:
+        ConfigError: the module cannot be imported, or has no ``defs``.
+    """
+    if str(project.root) not in sys.path:
+        sys.path.insert(0, str(project.root))
+    try:
+        module = importlib.import_module(project.module)
+    except ImportError as error:
+        raise ConfigError(
+            f"cannot load project {project.name!r}",
+            f"importing {project.module} failed: {error}",
+            "Correct the import, or [tool.dml] module in its pyproject.toml.",
+        ) from error
+    defs = getattr(module, "defs", None)
+    if not isinstance(defs, dg.Definitions):
+        raise ConfigError(
+            f"cannot load project {project.name!r}",
+            f"{project.module} has no 'defs'",
+            "Assign build_definitions(...) to 'defs' there.",
+        )
+    return defs
+
+
+def _execute(project: Project, console: Console, *, select: str = "*", full_refresh: bool = False) -> None:
+    started = time.monotonic()
+    settings = load_settings(project.root)
+    with console.status(f"loading project {project.name!r}"):
+        defs = load_project_definitions(project)
+        try:
+            job = dg.Definitions.merge(
+                defs, dg.Definitions(jobs=[dg.define_asset_job(_JOB, selection=select)])
+            ).resolve_job_def(_JOB)
+        except (dg.DagsterInvalidSubsetError, dg.DagsterInvalidDefinitionError) as error:
+            raise ConfigError(
+                f"cannot run {select!r}", str(error).splitlines()[0], "Select assets such as 'sales/marts/fct_purchases+'."
+            ) from error
+    dbt_ops = [n for n in job.graph.node_dict if n == f"{project.name}_dbt"]
+    config = {"ops": {name: {"config": {"full_refresh": True}} for name in dbt_ops}} if full_refresh else {}
+    with open_instance(settings.home) as instance, _progress(instance, console) as failed_steps:
+        result = job.execute_in_process(
+            instance=instance,
+            raise_on_error=False,
+            run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            tags={"dml/command": "run"},
+        )
+    run_id = short_run_id(result.run_id)
+    if not result.success:
+        raise _failure_of(result, failed_steps, run_id)
+    _show_outputs(project, console, run_id, settings.home)
+    console.print(f"[green]done[/] in {time.monotonic() - started:.1f} s · run {run_id}")
+
+
+@contextmanager
+def _progress(instance: dg.DagsterInstance, console: Console) -> Iterator[list[str]]:
+    """Show each step as it starts, works and ends. Dagster offers no callback for a run in this process."""
+    failed: list[str] = []
+    begun: dict[str, float] = {}
+    handle = instance.handle_new_event
+    with console.status("starting") as status:
+
+        def on_event(event: dg.EventLogEntry, **options: Any) -> None:
+            handle(event, **options)
+            step, kind = event.step_key, event.dagster_event_type
+            if step is None:
+                return
+            if kind == dg.DagsterEventType.STEP_START:
+                begun[step] = time.monotonic()
+                status.update(step)
+            elif kind == dg.DagsterEventType.STEP_SUCCESS:
+                console.print(f"  [green]✓[/] {step}  [dim]{time.monotonic() - begun[step]:.1f} s[/]")
+            elif kind == dg.DagsterEventType.STEP_UP_FOR_RETRY:
+                console.print(f"  [yellow]↻[/] {step}: trying again")
+            elif kind == dg.DagsterEventType.STEP_FAILURE:
+                failed.append(step)
+                console.print(f"  [red]✗[/] {step}")
+            elif kind is None and event.user_message:
+                status.update(f"{step}: {event.user_message.splitlines()[0][:100]}")
+
+        instance.handle_new_event = on_event  # type: ignore[method-assign]
+        try:
+            yield failed
+        finally:
+            del instance.handle_new_event  # type: ignore[misc]
+
+
+def _failure_of(result: dg.ExecuteInProcessResult, failed_steps: list[str], run_id: str) -> PlatformError:
+    """The first failed step's own error, found below what Dagster wraps around it."""
+    for event in result.get_step_failure_events():
+        data = event.step_failure_data
+        failure = data.user_failure_data
+        if failure is not None and {"what", "why", "fix"} <= set(failure.metadata):
+            what, why, fix = (str(failure.metadata[key].value) for key in ("what", "why", "fix"))
+            retryable = failure.allow_retries
+            error = (RetryableError if retryable else PermanentError)(what, why, fix)
+            code = failure.metadata.get("exit_code")
+            if code is not None:
+                error.exit_code = int(str(code.value))  # type: ignore[misc]
+            return error
+        cause = data.error.cause if data.error and data.error.cause else data.error
+        text = cause.message.strip() if cause else "no reason was given"
+        return PermanentError(
+            f"run {run_id} failed in step {event.step_key!r}", text, "'dml up' shows the run with its whole log."
+        )
+    return PermanentError(f"run {run_id} failed", ", ".join(failed_steps), "'dml up' shows its log.")
+
+
+def _show_outputs(project: Project, console: Console, run_id: str, home: Any) -> None:
+    table = Table("table", "rows", "snapshot", box=None, padding=(0, 2, 0, 0))
+    unchanged = 0
+    for record in sorted(read_records(home, project.name), key=lambda r: r.started_at):
+        if record.run_id != run_id:
+            continue
+        unchanged += not record.outputs
+        for name, snapshot in record.outputs.items():
+            table.add_row(name, f"{record.rows.get(name, 0):,}", str(snapshot))
+    if table.row_count:
+        console.print()
+        console.print(table)
+    if unchanged:
+        console.print(f"{unchanged} {'step' if unchanged == 1 else 'steps'} found nothing new")
+
+
+def _show_highlights(project: Project, console: Console) -> None:
+    """A picture of the first mart with a month and an amount, if the project has the usual daily table."""
+    from dml_platform.lake import open_lake
+
+    lake = open_lake(load_settings(project.root))
+    daily = next((t for t in lake.tables(project.name) if t.name == "fct_daily_revenue"), None)
+    if daily is None:
+        return
+    rows = lake.sql(
+        f"SELECT strftime(revenue_date, '%Y-%m') AS month, sum(revenue_cents) / 100 AS dollars "
+        f"FROM {daily.dotted} GROUP BY month ORDER BY month"
+    ).fetchall()
+    top = max(amount for _, amount in rows)
+    console.print(f"\n[bold]Revenue by month[/] [dim]{daily.dotted}[/]")
+    for month, amount in rows:
+        console.print(f"  {month} {'█' * max(1, round(40 * amount / top))} {amount:,.0f}", highlight=False)

@@ -1,0 +1,136 @@
+"""A dbt project as Dagster assets and checks, built in the run's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
+
+from dml_platform.core.naming import TableRef
+from dml_platform.core.project import Project
+from dml_platform.dbt.runner import BuildResult, NodeResult, build, ensure_manifest
+from dml_platform.lake import Lake
+from dml_platform.lake.reporting import RETRY_POLICY, Plot, failure, short_run_id, table_metadata
+
+_UNIQUE_ID = "dagster_dbt/unique_id"
+
+
+class LakeTranslator(DagsterDbtTranslator):  # type: ignore[misc]
+    """Names dbt's nodes as the lake does, so that lineage joins up with what landed."""
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(DagsterDbtTranslatorSettings(enable_asset_checks=True, enable_source_tests_as_checks=True))
+        self._project = project
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        """``project/layer/name``: dbt's database is the project and its schema is the layer."""
+        name = dbt_resource_props.get("alias") or dbt_resource_props.get("identifier") or dbt_resource_props["name"]
+        ref = TableRef(dbt_resource_props["database"], dbt_resource_props["schema"], name)
+        return dg.AssetKey(ref.asset_key)
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """The layer."""
+        return str(dbt_resource_props["schema"])
+
+
+class BuildConfig(dg.Config):
+    """What a person may set when launching the dbt step."""
+
+    full_refresh: bool = False
+
+
+def build_dbt_assets(project: Project, *, plots: Mapping[str, Plot] | None = None) -> dg.AssetsDefinition:
+    """All models and seeds of a project as one step that publishes all of its tables or none.
+
+    Args:
+        plots: functions from a published mart's frame to a figure, by table name.
+    Raises:
+        ConfigError: dbt cannot parse the project.
+    """
+
+    @dbt_assets(
+        manifest=ensure_manifest(project),
+        dagster_dbt_translator=LakeTranslator(project),
+        name=f"{project.name}_dbt",
+        required_resource_keys={"lake"},
+        retry_policy=RETRY_POLICY,
+    )
+    def _dbt(context: dg.AssetExecutionContext, config: BuildConfig) -> Iterator[Any]:
+        lake: Lake = context.resources.lake.lake
+        total = len(context.assets_def.keys) + len(context.selected_asset_check_keys)
+        done = 0
+
+        def on_node(node: NodeResult) -> None:
+            nonlocal done
+            done += 1
+            context.log.info(f"[{done}/~{total}] {node.status} {node.resource_type} {node.name} ({node.duration_s:.2f} s)")
+
+        result = build(
+            project,
+            lake,
+            run_id=short_run_id(context.run_id),
+            select=_selection(context),
+            full_refresh=config.full_refresh,
+            on_node=on_node,
+        )
+        yield from _checks(context, result)
+        if result.error is not None:
+            for node in result.failed:
+                context.log.error(f"{node.name}: {node.message}\n{node.sql or ''}")
+            raise failure(result.error)
+        yield from _materializations(context, lake, result, plots)
+
+    return _dbt
+
+
+def _selection(context: dg.AssetExecutionContext) -> list[str]:
+    """dbt unique ids of what was asked for; empty for everything."""
+    if not context.is_subset:
+        return []
+    specs = context.assets_def.specs_by_key
+    chosen = [specs[key].metadata[_UNIQUE_ID] for key in context.selected_asset_keys]
+    checks = context.assets_def.check_specs_by_output_name.values()
+    chosen += [s.metadata[_UNIQUE_ID] for s in checks if s.key in context.selected_asset_check_keys]
+    return chosen
+
+
+def _checks(context: dg.AssetExecutionContext, result: BuildResult) -> Iterator[dg.AssetCheckResult]:
+    nodes = {node.unique_id: node for node in result.nodes}
+    for spec in context.assets_def.check_specs_by_output_name.values():
+        node = nodes.get(spec.metadata[_UNIQUE_ID])
+        if node is None or node.status == "skipped" or spec.key not in context.selected_asset_check_keys:
+            continue
+        yield dg.AssetCheckResult(
+            asset_key=spec.asset_key,
+            check_name=spec.name,
+            passed=node.status in ("pass", "success"),
+            severity=dg.AssetCheckSeverity.WARN if node.status == "warn" else dg.AssetCheckSeverity.ERROR,
+            metadata={
+                "status": node.status,
+                "failing_rows": node.failures or 0,
+                "seconds": round(node.duration_s, 3),
+                "query": dg.MetadataValue.md(f"```sql\n{(node.sql or '').strip()}\n```"),
+            },
+        )
+
+
+def _materializations(
+    context: dg.AssetExecutionContext, lake: Lake, result: BuildResult, plots: Mapping[str, Plot] | None
+) -> Iterator[dg.MaterializeResult]:
+    published = {s.ref.dotted: s for s in result.published}
+    pinned = [lake.pin(s.ref, snapshot_id=s.snapshot_id) for s in result.published]
+    metadata = table_metadata(lake, pinned, plots=plots)
+    seconds = {node.unique_id: node.duration_s for node in result.nodes}
+    specs = context.assets_def.specs_by_key
+    for key in context.selected_asset_keys:
+        unique_id = specs[key].metadata[_UNIQUE_ID]
+        if unique_id not in seconds:
+            continue
+        name = ".".join(key.path)
+        yield dg.MaterializeResult(
+            asset_key=key,
+            metadata={"seconds": round(seconds[unique_id], 3), **metadata.get(name, {})},
+            data_version=dg.DataVersion(str(published[name].snapshot_id)) if name in published else None,
+        )

@@ -1,0 +1,80 @@
+"""Assembles a project: its sources, dbt models and own assets become one Dagster code location.
+
+The only module that puts the services together; a project's ``definitions.py`` calls it and is about 30 lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dml_platform.core.errors import ConfigError
+from dml_platform.core.project import Project, read_project
+from dml_platform.core.settings import load_settings
+from dml_platform.lake.io_manager import LakeIOManager
+from dml_platform.lake.reporting import Plot
+from dml_platform.lake.resource import LakeResource
+from dml_platform.sources import build_source_assets, load_sources
+
+
+def build_definitions(
+    root: Path,
+    *,
+    assets: Sequence[Any] = (),
+    asset_checks: Sequence[dg.AssetChecksDefinition] = (),
+    jobs: Sequence[Any] = (),
+    schedules: Sequence[Any] = (),
+    sensors: Sequence[Any] = (),
+    plots: Mapping[str, Plot] | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+) -> dg.Definitions:
+    """All of a project's Dagster definitions.
+
+    Args:
+        root: the project's folder, with ``pyproject.toml``, ``config/`` and ``dbt/``.
+        assets: the project's own assets, beside those made from ``config/sources.yaml`` and ``dbt/``.
+        plots: functions from a published table's frame to a matplotlib figure, by table name.
+        resource_overrides: replace a default resource (``lake``, ``io_manager``), or add one.
+    Raises:
+        ConfigError: the folder is no project, or a file of it is wrong.
+    """
+    project = require_project(root)
+    own_settings = load_settings(project.root)
+    made: list[Any] = build_source_assets(project, load_sources(project))
+    if project.dbt_dir.is_dir():
+        from dml_platform.dbt.assets import build_dbt_assets
+
+        made.append(build_dbt_assets(project, plots=plots))
+    return dg.Definitions(
+        assets=[*made, *assets],
+        asset_checks=list(asset_checks),
+        jobs=list(jobs),
+        schedules=list(schedules),
+        sensors=list(sensors),
+        executor=dg.in_process_executor,
+        resources={
+            "lake": LakeResource(project_root=str(project.root)),
+            "io_manager": LakeIOManager(project_root=str(project.root)),
+            **(resource_overrides or {}),
+        },
+        metadata={"project": project.name, "profile": own_settings.profile},
+    )
+
+
+def require_project(root: Path) -> Project:
+    """The project in a folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    project = read_project(root)
+    if project is None:
+        raise ConfigError(
+            f"cannot load the project in {root}",
+            "its pyproject.toml has no [tool.dml]",
+            'Add [tool.dml] with project = "<name>".',
+        )
+    return project

@@ -1,0 +1,155 @@
+"""Building a dbt project in this process: what is published, what is held back, and what people are told."""
+
+from __future__ import annotations
+
+import json
+
+import duckdb
+import pytest
+from dbt_shop import land_orders
+from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PublishConflictError
+from dml_platform.core.naming import TableRef
+from dml_platform.core.project import Project
+from dml_platform.core.runrecord import read_records
+from dml_platform.dbt.runner import build, ensure_manifest
+from dml_platform.lake import Lake
+
+FCT_ORDERS = TableRef("shop", "marts", "fct_orders")
+FCT_LATEST = TableRef("shop", "marts", "fct_latest")
+FCT_LOG = TableRef("shop", "marts", "fct_log")
+
+
+def rows(lake: Lake, table: TableRef) -> list[tuple[object, ...]]:
+    return lake.sql(f"select * from {table.dotted} order by all").fetchall()
+
+
+def test_build_publishes_every_mart_and_keeps_a_record(project: Project, shop_lake: Lake) -> None:
+    result = build(project, shop_lake, run_id="r1")
+
+    assert result.error is None
+    assert [s.ref for s in result.published] == [FCT_LATEST, FCT_LOG, FCT_ORDERS]
+    assert rows(shop_lake, FCT_ORDERS) == [(1, 500, "Germany"), (2, 700, "France"), (3, 900, "Germany")]
+    [record] = read_records(shop_lake.settings.home, "shop")
+    assert record.status == "success"
+    assert record.outputs["shop.marts.fct_orders"] == shop_lake.pin(FCT_ORDERS).snapshot_id
+    assert record.inputs["shop.raw.web__orders"] == shop_lake.pin("shop.raw.web__orders").snapshot_id
+    assert record.rows["shop.marts.fct_orders"] == 3
+    assert not result.database.exists()
+
+
+def test_staging_and_seeds_live_only_inside_the_run(project: Project, shop_lake: Lake) -> None:
+    build(project, shop_lake, run_id="r1")
+
+    assert {ref.layer for ref in shop_lake.tables()} == {"raw", "marts"}
+
+
+def test_failed_check_publishes_nothing_and_names_the_check_and_its_query(project: Project, shop_lake: Lake) -> None:
+    build(project, shop_lake, run_id="r1")
+    land_orders(shop_lake, "values (3, 1, 'de')", run_id="land2")
+
+    result = build(project, shop_lake, run_id="r2")
+
+    assert isinstance(result.error, ChecksFailedError)
+    assert "unique_fct_orders_order_id (Got 1 result" in str(result.error)
+    assert "dml sql --run r2" in str(result.error)
+    assert result.published == []
+    assert len(rows(shop_lake, FCT_LOG)) == 1
+    assert not any("run_r2" in name for name in shop_lake.pin(FCT_ORDERS).table.refs())
+    [failed] = result.failed
+    assert failed.sql is not None
+    with duckdb.connect() as connection:
+        connection.execute(f"attach '{result.database}' as shop (read_only)")
+        assert connection.execute(failed.sql).fetchall() == [(3, 2)]
+
+
+def test_warning_is_reported_and_published(project: Project, shop_lake: Lake) -> None:
+    model = project.dbt_dir / "models" / "marts" / "fct_latest.sql"
+    model.write_text(model.read_text().replace("'{{ is_incremental() }}'", "'maybe'"))
+
+    result = build(project, shop_lake, run_id="r1")
+
+    assert result.error is None
+    assert [node.name.split("__")[0] for node in result.warned] == ["accepted_values_fct_latest_was_incremental"]
+    assert len(result.published) == 3
+
+
+def test_merge_replaces_only_rows_with_the_same_key(project: Project, shop_lake: Lake) -> None:
+    build(project, shop_lake, run_id="r1")
+    assert rows(shop_lake, FCT_LATEST) == [(1, 500, "False"), (2, 700, "False"), (3, 900, "False")]
+    land_orders(shop_lake, "values (4, 50, 'fr')", run_id="land2")
+
+    build(project, shop_lake, run_id="r2")
+
+    assert rows(shop_lake, FCT_LATEST) == [(1, 500, "False"), (2, 700, "False"), (3, 900, "True"), (4, 50, "True")]
+    assert rows(shop_lake, FCT_LOG) == [(3,), (4,)]
+
+
+def test_full_refresh_replaces_rows_and_columns(project: Project, shop_lake: Lake) -> None:
+    build(project, shop_lake, run_id="r1")
+    model = project.dbt_dir / "models" / "marts" / "fct_orders.sql"
+    model.write_text("select order_id, 'x' as amount_cents from {{ ref('stg_orders') }}\n")
+
+    refused = build(project, shop_lake, run_id="r2")
+    assert "amount_cents: INTEGER in the table, VARCHAR in the rows" in str(refused.error)
+    assert "country: VARCHAR in the table, missing in the rows" in str(refused.error)
+    assert rows(shop_lake, FCT_ORDERS)[0] == (1, 500, "Germany")
+
+    assert build(project, shop_lake, run_id="r3", full_refresh=True).error is None
+    assert rows(shop_lake, FCT_ORDERS)[0] == (1, "x")
+
+
+def test_selection_builds_its_foundations_and_publishes_only_itself(project: Project, shop_lake: Lake) -> None:
+    result = build(project, shop_lake, run_id="r1", select=["model.shop.fct_orders"])
+
+    assert result.error is None
+    assert {n.name for n in result.nodes if n.resource_type in ("model", "seed")} == {
+        "stg_orders",
+        "countries",
+        "fct_orders",
+    }
+    assert [s.ref for s in result.published] == [FCT_ORDERS]
+
+
+def test_publishing_is_refused_when_another_run_published_meanwhile(project: Project, shop_lake: Lake) -> None:
+    build(project, shop_lake, run_id="r1")
+
+    def publish_in_between(node: object) -> None:
+        if getattr(node, "name", "") == "unique_fct_orders_order_id":
+            other = shop_lake.step("other", "x")
+            other.write_query(FCT_ORDERS, shop_lake.connect(), "select 9 as order_id, 9 as amount_cents, 'x' as country")
+            other.publish()
+
+    result = build(project, shop_lake, run_id="r2", on_node=publish_in_between)
+
+    assert isinstance(result.error, PublishConflictError)
+    assert "run 'other' published it while this step ran" in str(result.error)
+    assert len(rows(shop_lake, FCT_LOG)) == 1
+    assert build(project, shop_lake, run_id="r3").error is None
+
+
+def test_broken_model_is_told_in_one_sentence(project: Project, shop_lake: Lake) -> None:
+    (project.dbt_dir / "models" / "marts" / "fct_log.sql").write_text("select nope from {{ ref('stg_orders') }}\n")
+
+    result = build(project, shop_lake, run_id="r1")
+
+    assert isinstance(result.error, PermanentError)
+    assert "model fct_log" in str(result.error)
+    assert '"nope" not found' in str(result.error)
+    assert result.published == []
+
+
+def test_manifest_is_parsed_again_only_when_a_file_changed(project: Project, shop_lake: Lake) -> None:
+    manifest = ensure_manifest(project)
+    first = manifest.stat().st_mtime_ns
+    assert ensure_manifest(project).stat().st_mtime_ns == first
+
+    (project.dbt_dir / "models" / "marts" / "fct_new.sql").write_text("select 1 as id\n")
+
+    assert "model.shop.fct_new" in json.loads(ensure_manifest(project).read_text())["nodes"]
+
+
+def test_project_that_does_not_parse_is_told_with_dbts_words(project: Project, shop_lake: Lake) -> None:
+    (project.dbt_dir / "models" / "marts" / "fct_new.sql").write_text("select * from {{ ref('missing') }}\n")
+
+    with pytest.raises(ConfigError, match="depends on a node named 'missing'"):
+        ensure_manifest(project)

@@ -1,0 +1,60 @@
+"""Assets that are not SQL: the repeat-purchase forecast, in pandas.
+
+Belongs here: Dagster's side of it. The model itself is in ``forecast``, which knows no Dagster.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+import pandas as pd
+from dml_platform.lake.reporting import picture
+
+OWNER = "sales-data@example.com"
+FORECAST = dg.AssetKey(["sales", "marts", "customer_forecast"])
+HORIZON_WEEKS = 12
+MAX_TOTAL_ERROR_PCT = 15.0
+
+
+@dg.asset(
+    key=FORECAST,
+    ins={"purchases": dg.AssetIn(key=dg.AssetKey(["sales", "marts", "fct_purchases"]))},
+    group_name="marts",
+    owners=[OWNER],
+    kinds={"pandas", "iceberg"},
+    metadata={"write_mode": "table"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "forecast_is_close",
+            asset=FORECAST,
+            description=f"Fitted to 39 weeks, the model misses the total of the rest by at most {MAX_TOTAL_ERROR_PCT:.0f}%.",
+        )
+    ],
+    description=(
+        f"Purchases expected of each customer in the {HORIZON_WEEKS} weeks after the history ends, one row per customer. "
+        "BG/NBD model (Fader, Hardie and Lee 2005)."
+    ),
+)
+def purchase_forecast(purchases: pd.DataFrame) -> dg.MaterializeResult:
+    """Fit the model to the whole history and forecast every customer."""
+    from project_sales.forecast import check_holdout, fit_bgnbd, forecast_purchases, summarize_customers
+    from project_sales.plots import draw_tracking
+
+    model = fit_bgnbd(summarize_customers(purchases))
+    holdout = check_holdout(purchases)
+    return dg.MaterializeResult(
+        value=forecast_purchases(model, purchases, weeks=HORIZON_WEEKS),
+        metadata={
+            "model": {"r": model.r, "alpha_weeks": model.alpha, "a": model.a, "b": model.b},
+            "holdout": holdout.metrics,
+            "total_error_pct": holdout.metrics["total_error_pct"],
+            "plot": picture(draw_tracking(holdout)),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="forecast_is_close",
+                passed=abs(holdout.metrics["total_error_pct"]) <= MAX_TOTAL_ERROR_PCT,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata=holdout.metrics,
+            )
+        ],
+    )
