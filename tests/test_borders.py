@@ -196,12 +196,13 @@ def workflows_safe(root: Path) -> Iterator[str]:
 
 def no_places(root: Path) -> Iterator[str]:
     """No file holds a path of someone's machine or the host of an index or proxy."""
-    hosts = {urlsplit(value).hostname for key, value in os.environ.items() if re.search("(?i)index|proxy", key)} - {
-        None
-    }
-    words = [re.escape(str(word)) for word in (*hosts, ROOT) if word not in ("localhost", "127.0.0.1")]
-    place = re.compile("|".join([r"(?<![\w.])/(?:root|Users/\w+|home/(?!dml\b|runner\b)\w+)/", *words]))
+    hosts = {urlsplit(value).hostname for key, value in os.environ.items() if re.search("(?i)index|proxy", key)}
+    known = {str(ROOT), *hosts} - {None, "localhost", "127.0.0.1"}
+    here = "|".join(re.escape(str(word)) for word in known)
+    anyones = r"(?<![\w.])/(?:root|Users/\w+|home/(?!runner\b)\w+)/"
     for name, text in texts(root):
+        # The paths in an image are no machine's.
+        place = re.compile(here if "Dockerfile" in name else f"{here}|{anyones}")
         for number, line in enumerate(text.splitlines(), 1):
             found = place.search(line)
             if found:
