@@ -18,7 +18,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table.snapshots import ancestors_of
 
 from dml_platform.core.errors import ConfigError
-from dml_platform.core.naming import TableRef
+from dml_platform.core.naming import LAYERS, TableRef
 from dml_platform.core.runrecord import git_commit
 from dml_platform.core.settings import Settings, load_settings
 from dml_platform.lake import catalog as catalogs
@@ -28,6 +28,8 @@ from dml_platform.lake.write import SUMMARY_PREFIX, Step
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_TABLE_NAME = re.compile(rf'"?(\w+)"?\."?({"|".join(LAYERS)})"?\."?(\w+)"?')
 
 
 @dataclass(frozen=True)
@@ -140,18 +142,19 @@ class Lake:
             ConfigError: the query names a table that is not published.
         """
         connection = self.connect()
-        words = set(re.findall(r"\w+", query.lower()))  # DuckDB's get_table_names fails on JOIN … USING
+        # DuckDB's get_table_names would say which, but fails on JOIN … USING.
+        words = set(re.findall(r"\w+", query.lower()))
         refs = [ref for ref in self.tables() if words.issuperset(ref.identifier)]
-        pinned = {p.ref for p in self.create_views(connection, refs)}
+        pinned = {p.ref.dotted for p in self.create_views(connection, refs)}
         try:
             return connection.sql(query)
         except (duckdb.CatalogException, duckdb.BinderException) as error:
-            unpublished = ", ".join(repr(ref.dotted) for ref in refs if ref not in pinned)
-            if not unpublished and isinstance(error, duckdb.BinderException) and "Catalog" not in str(error):
+            named = {".".join(parts) for parts in _TABLE_NAME.findall(query.lower())}
+            if not (missing := sorted(named - pinned)):
                 raise
             raise ConfigError(
-                "cannot run the query",
-                f"{unpublished} was never published" if unpublished else str(error).splitlines()[0],
+                f"cannot read {', '.join(map(repr, missing))}",
+                "the lake has no such published table",
                 "'dml tables' lists what there is.",
             ) from error
 

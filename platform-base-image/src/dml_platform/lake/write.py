@@ -259,12 +259,13 @@ class Step:
                 raise _conflict(ref, table)
             base = head.schema if ref in self.staged else table.schema()
             self._base_schemas.setdefault(ref, base.schema_id)
-            # Nobody reads a table that was never published, so its columns bind nobody.
+            # The columns of a table that was never published are a failed run's: they bind nobody.
+            is_left_over = ref not in self.staged and _main_of(table) is None
             evolution = evolve(
                 base,
                 columns,
                 last_column_id=table.metadata.last_column_id,
-                replace=full_refresh or _main_of(table) is None,
+                replace=full_refresh or is_left_over,
             )
             if evolution.refused:
                 raise SchemaMismatchError(
