@@ -64,7 +64,10 @@ class Committer:
         # Windows of an incremental stream are published one by one; a full refresh becomes visible at its end only.
         self._windows = lake.step(run_id, f"land_{source}")
         self._whole = lake.step(run_id, f"land_{source}_full")
-        self._streams = {plan.name: self._begin(plan) for plan in plans}
+        # As of one moment: never the state of one stream from before and that of another from after a publish.
+        pinned = self._windows.pin_all([p.ref for p in plans if p.sync_mode == "incremental"])
+        pinned |= self._whole.pin_all([p.ref for p in plans if p.sync_mode == "full_refresh"])
+        self._streams = {plan.name: self._begin(plan, pinned[plan.ref]) for plan in plans}
 
     def stored_states(self) -> dict[str, Mapping[str, Any]]:
         """The state that each incremental stream was published with, by stream."""
@@ -127,10 +130,9 @@ class Committer:
         s = self._streams[name]
         return s.plan.ref, s.rows, s.rejects, s.published, s.stored
 
-    def _begin(self, plan: StreamPlan) -> _Stream:
+    def _begin(self, plan: StreamPlan, pinned: PinnedTable | None) -> _Stream:
         is_incremental = plan.sync_mode == "incremental"
         step = self._windows if is_incremental else self._whole
-        pinned = step.pin(plan.ref)
         published = pinned.snapshot_id if pinned else None
         stored = None
         if is_incremental and pinned is not None and published is not None and not self._full_refresh:

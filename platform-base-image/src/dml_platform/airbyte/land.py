@@ -152,12 +152,23 @@ class _Landing:
         self._last_checkpoint = self._last_progress = time.monotonic()
 
     def run(self) -> None:
-        stored = self._committer.stored_states()
-        state = state_document(_agreeing(self._connector.name, stored))
-        for buffer in self._incremental:
-            buffer.state = stored.get(buffer.name)
-        sorter = Sorter(self._buffers, stateful=frozenset(b.name for b in self._incremental), listener=self._listener)
-        blocks = self._connector.read(configured_catalog(self._plans), state or None, listener=self._listener)
+        """Read to the end; raises what the connector or the lake had to say."""
+        try:
+            stored = self._committer.stored_states()
+            state = state_document(_agreeing(self._connector.name, stored))
+            for buffer in self._incremental:
+                buffer.state = stored.get(buffer.name)
+            self._read(state or None)
+            self._finish()
+        finally:
+            self._worker.stop()
+            for buffer in self._buffers.values():
+                buffer.close()
+
+    def _read(self, state: Any | None) -> None:
+        stateful = frozenset(b.name for b in self._incremental)
+        sorter = Sorter(self._buffers, stateful=stateful, listener=self._listener)
+        blocks = self._connector.read(configured_catalog(self._plans), state, listener=self._listener)
         try:
             with contextlib.closing(blocks):
                 for block in blocks:
@@ -166,12 +177,6 @@ class _Landing:
         except PlatformError:
             self._salvage()
             raise
-        else:
-            self._finish()
-        finally:
-            self._worker.stop()
-            for buffer in self._buffers.values():
-                buffer.close()
 
     def _hand_over(self) -> None:
         """Give the worker what is complete."""
