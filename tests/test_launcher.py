@@ -97,7 +97,8 @@ class Tree:
         wheel = self.wheels / f"{name}-{version}-py3-none-any.whl"
         info = f"{name}-{version}.dist-info"
         with zipfile.ZipFile(wheel, "w") as content:
-            content.writestr(f"{name}.py", f"version = {version!r}\n")
+            # Another size for each version: Python takes a compiled file of the same second and size for the same file.
+            content.writestr(f"{name}.py", f"version = {version!r}\n" + "\n" * int(float(version)))
             content.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
             content.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             content.writestr(f"{info}/RECORD", "")
