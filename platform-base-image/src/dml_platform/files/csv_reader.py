@@ -11,6 +11,8 @@ import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
@@ -22,10 +24,13 @@ from dml_platform.files.discover import SourceFile
 from dml_platform.files.infer import SAMPLE_ROWS, infer_types, measure_fit
 from dml_platform.files.reader import Batch, check_declared, unify
 from dml_platform.files.rejects import RAW_LINE_CHARS, REJECTS, number_lines
-from dml_platform.lake.engine import quote, quote_name
+from dml_platform.lake.engine import quote
 
 _HEADER_BYTES = 1 << 20
 _SAMPLE = "_dml_sample"
+# The column has a column of its own here.
+_CAST = '\'^Error when converting column "[^"]*"\\. \''
+_COUNT = "'^Expected Number of Columns: (\\d+) Found: (\\d+)'"
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,9 @@ def plan_csv(
     for number, (header, members) in enumerate(sorted(groups.items(), key=lambda group: len(group[0].names))):
         columns = {name: inferred[name] for name in header.names}
         table = f"_dml_csv_{number}"
-        for name in (f"{table}_errors", f"{table}_scans"):
-            connection.execute(f"DROP TABLE IF EXISTS {name}")
         reader = _reader(members, columns, header, source.csv, rejects=table)
         batches.append(
-            Batch(tuple(members), f"SELECT *, filename FROM {reader}", lambda c, t=table, m=members: _collect(c, t, m))
+            Batch(tuple(members), f"SELECT *, filename FROM {reader}", partial(_collect, table=table, files=members))
         )
     return batches
 
@@ -92,11 +95,11 @@ def _read_header(ref: TableRef, source: FileTable, file: SourceFile) -> _Header:
         return _Header(tuple(source.columns or ()), skip, newline)
     if "\N{REPLACEMENT CHARACTER}" in first:
         raise SourceError(what, f"its header is not {options.encoding}", "Save it as UTF-8 or set csv.encoding.")
-    dialect = {"delimiter": options.delimiter, "quotechar": options.quote or None}
+    dialect: dict[str, Any] = {"delimiter": options.delimiter, "quotechar": options.quote or None}
     if not options.quote:
         dialect["quoting"] = csv.QUOTE_NONE
     try:
-        names = tuple(next(csv.reader(io.StringIO(text, newline=""), **dialect)))  # type: ignore[arg-type]
+        names = tuple(next(csv.reader(io.StringIO(text, newline=""), **dialect)))
     except (csv.Error, StopIteration) as error:
         raise SourceError(what, f"its header does not parse ({error})", "Correct the first line.") from error
     fix = "Correct the first line, or set csv.header: false and declare the columns."
@@ -198,7 +201,7 @@ def _reader(
     return f"read_csv({', '.join(arguments)})"
 
 
-def _collect(connection: DuckDBPyConnection, table: str, files: Sequence[SourceFile]) -> None:
+def _collect(connection: DuckDBPyConnection, *, table: str, files: Sequence[SourceFile]) -> None:
     """Copy DuckDB's errors to the load's rejects: one row a record, with its physical line."""
     by_path = {str(file.path): file for file in files}
     positions = defaultdict(list)
@@ -217,10 +220,11 @@ def _collect(connection: DuckDBPyConnection, table: str, files: Sequence[SourceF
             f"""
             INSERT INTO {REJECTS}
             SELECT ?, any_value(line_number), string_agg(column_name, ', ' ORDER BY column_idx),
-                string_agg(DISTINCT CASE error_type
-                    WHEN 'MISSING COLUMNS' THEN lower(error_type) || ': ' || error_message
-                    WHEN 'TOO MANY COLUMNS' THEN lower(error_type) || ': ' || error_message
-                    ELSE error_message END, '; '),
+                concat_ws('; ',
+                    arg_min(regexp_replace(error_message, {_COUNT}, '\\1 columns expected, \\2 found'), column_idx)
+                        FILTER (error_type IN ('MISSING COLUMNS', 'TOO MANY COLUMNS')),
+                    string_agg(regexp_replace(error_message, {_CAST}, ''), '; ' ORDER BY column_idx)
+                        FILTER (error_type NOT IN ('MISSING COLUMNS', 'TOO MANY COLUMNS'))),
                 any_value(left(trim(csv_line, chr(10) || chr(13)), {RAW_LINE_CHARS}))
             FROM {errors} JOIN _dml_lines ON position = line_byte_position
             WHERE file_path = ?

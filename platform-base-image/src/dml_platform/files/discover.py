@@ -6,13 +6,15 @@ import glob
 import gzip
 import hashlib
 import os
+import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from dml_platform.core.errors import SourceError
+from dml_platform.core.errors import PlatformError, SourceError
 from dml_platform.core.naming import TableRef
 
 _CHUNK = 1 << 20
@@ -21,13 +23,22 @@ _FORMATS_WITH_GZIP = ("csv", "jsonl")
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file as it was when it was hashed. ``name`` is relative to the project's folder."""
+    """A file as it was found. ``name`` is relative to the project's folder; ``digest`` comes from another thread."""
 
     path: Path
     name: str
-    sha256: str
     size_bytes: int
     modified_ns: int
+    digest: Future[str]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file's bytes; waits until it is known.
+
+        Raises:
+            SourceError: the file could not be read.
+        """
+        return self.digest.result()
 
     @property
     def is_gzip(self) -> bool:
@@ -42,7 +53,7 @@ class SourceFile:
         """Refuse a file that somebody wrote to while it was read.
 
         Raises:
-            SourceError: size or modification time differ from when it was hashed.
+            SourceError: size or modification time differ from when it was found.
         """
         try:
             stat = self.path.stat()
@@ -100,8 +111,8 @@ def find_files(ref: TableRef, pattern: str, *, root: Path, file_format: str) -> 
     return paths
 
 
-def hash_file(ref: TableRef, path: Path, *, root: Path, progress: Callable[[str], None]) -> SourceFile:
-    """Read a file's identity: SHA-256 of its bytes.
+def open_file(ref: TableRef, path: Path, *, root: Path, hashers: Executor) -> SourceFile:
+    """Look at a file and begin to hash it.
 
     Raises:
         SourceError: it cannot be read, or has no content.
@@ -109,29 +120,36 @@ def hash_file(ref: TableRef, path: Path, *, root: Path, progress: Callable[[str]
     name = _relative(path, root)
     try:
         stat = path.stat()
-        if stat.st_size > 256 * _CHUNK:
-            progress(f"hashing {name}, {stat.st_size / 1e6:,.0f} MB")
-        digest = hashlib.sha256()
+        is_empty = not stat.st_size or (path.suffix == ".gz" and _unpacks_to_nothing(path))
+    except OSError as error:
+        raise _unreadable(ref, name, error) from error
+    if is_empty:
+        raise SourceError(
+            _cannot(ref, name), "it is empty, without even a header", "Export it again, or delete it if that is right."
+        )
+    return SourceFile(path, name, stat.st_size, stat.st_mtime_ns, hashers.submit(_hash, ref, path, name))
+
+
+def _hash(ref: TableRef, path: Path, name: str) -> str:
+    digest = hashlib.sha256()
+    try:
         with path.open("rb", buffering=0) as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise SourceError(
-            _cannot(ref, name), f"it cannot be read ({error.strerror})", "Check its permissions."
-        ) from error
-    found = SourceFile(path, name, digest.hexdigest(), stat.st_size, stat.st_mtime_ns)
-    if not stat.st_size or (found.is_gzip and _unpacks_to_nothing(found)):
-        raise SourceError(
-            _cannot(ref, name), "it is empty, without even a header", "Export it again, or delete it if that is right."
-        )
-    return found
+        raise _unreadable(ref, name, error) from error
+    return digest.hexdigest()
 
 
-def _unpacks_to_nothing(file: SourceFile) -> bool:
+def _unreadable(ref: TableRef, name: str, error: OSError) -> SourceError:
+    return SourceError(_cannot(ref, name), f"it cannot be read ({error.strerror})", "Check its permissions.")
+
+
+def _unpacks_to_nothing(path: Path) -> bool:
     try:
-        with file.open() as stream:
+        with gzip.open(path, "rb") as stream:
             return not stream.read(1)
-    except (EOFError, OSError, zlib.error):
+    except (EOFError, gzip.BadGzipFile, zlib.error):
         return False  # damaged: check_gzip says so
 
 
@@ -142,3 +160,41 @@ def _relative(path: Path, root: Path) -> str:
 
 def _cannot(ref: TableRef, name: str) -> str:
     return f"cannot land {name!r} in {ref.dotted!r}"
+
+
+class GzipChecks:
+    """Checks gzip streams in a thread while DuckDB reads the same files."""
+
+    def __init__(self, ref: TableRef, files: Sequence[SourceFile]) -> None:
+        self._ref = ref
+        self._files = [file for file in files if file.is_gzip]
+        self._error: PlatformError | None = None
+        self._thread = threading.Thread(target=self._check, name="dml-gzip-check", daemon=True)
+
+    def _check(self) -> None:
+        try:
+            for file in self._files:
+                file.check_gzip(self._ref)
+        except PlatformError as error:
+            self._error = error
+
+    def __enter__(self) -> GzipChecks:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: object) -> None:
+        # A damaged stream explains whatever DuckDB made of it better than the error that it led to.
+        if isinstance(value, Exception):
+            self._thread.join()
+            if self._error:
+                raise self._error from value
+
+    def finish(self) -> None:
+        """Wait for the checks.
+
+        Raises:
+            SourceError: a stream is damaged.
+        """
+        self._thread.join()
+        if self._error:
+            raise self._error

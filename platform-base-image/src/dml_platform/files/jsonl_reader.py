@@ -1,6 +1,6 @@
 """JSON lines: DuckDB's typed reader at full speed; only when it fails, a second pass that finds the bad lines.
 
-A key that a line does not have is NULL. DuckDB reads past keys that it was not told of, so the keys are looked for first.
+A key that a line does not have is NULL. DuckDB reads past keys that it was not told of, so they are looked for first.
 """
 
 from __future__ import annotations
@@ -176,7 +176,8 @@ def _find_bad_lines(
         if columns[name] not in ("VARCHAR", "JSON")
     }
     reasons = " ".join(
-        f"WHEN {test} THEN [{quote(name)}, 'could not convert ' || {values[name]}::VARCHAR || {quote(f' to {columns[name]}')}]"
+        f"WHEN {test} THEN [{quote(name)}, "
+        f"'could not convert ' || {values[name]}::VARCHAR || {quote(f' to {columns[name]}')}]"
         for name, test in wrong.items()
     )
     connection.execute(
@@ -197,5 +198,9 @@ def _find_bad_lines(
 
 
 def _converted(value: str, kind: str) -> str:
-    # Strict casts ask for every key of a nested object, which the reader does not.
-    return f"TRY_CAST({value} AS {kind})" if "STRUCT" in kind else f"TRY(CAST({value} AS {kind}))"
+    if kind.endswith("]"):
+        return f"(CASE json_type({value}) WHEN 'ARRAY' THEN TRY_CAST({value} AS {kind}) END)"
+    if kind.startswith(("STRUCT", "MAP")):
+        # A strict cast asks for every key of a nested object, which the reader does not.
+        return f"(CASE json_type({value}) WHEN 'OBJECT' THEN TRY_CAST({value} AS {kind}) END)"
+    return f"TRY(CAST({value} AS {kind}))"

@@ -70,15 +70,16 @@ def _read_columns(
         schema = new_schema(declared)
         change = evolve(schema, found, last_column_id=schema.highest_field_id)
         if change.changed or change.refused:
-            wrong = change.refused or [
-                f"{f.name}: {duckdb_type(schema.find_type(f.name))} in the table, {duckdb_type(f.field_type)} in the rows"
-                for f in change.schema.fields
-                if f.field_type != schema.find_type(f.name)
+            wider = [
+                f"{name}: {duckdb_type(schema.find_type(name))} declared, {duckdb_type(field.field_type)} in the file"
+                for name, field in ((f.name, f) for f in change.schema.fields)
+                if field.field_type != schema.find_type(name)
             ]
+            refused = "; ".join(change.refused or wider)
             raise SchemaMismatchError(
                 what,
                 "its columns differ: "
-                + "; ".join(wrong).replace("in the table", "declared").replace("in the rows", "in the file"),
+                + refused.replace("in the table", "declared").replace("in the rows", "in the file"),
                 "Correct the columns in config/sources.yaml, or convert them at the source.",
             )
     return columns

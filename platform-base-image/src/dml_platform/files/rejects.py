@@ -32,7 +32,7 @@ def create_rejects(connection: DuckDBPyConnection) -> None:
 def count_rejects(connection: DuckDBPyConnection) -> dict[str, int]:
     """Rejected rows of each file that has any."""
     rows = connection.execute(f"SELECT source_file, count(*) FROM {REJECTS} GROUP BY ALL").fetchall()
-    return {name: count for name, count in rows}
+    return dict(rows)
 
 
 def check_share(

@@ -1,0 +1,158 @@
+"""One attempt to write files to a step's branches: batches, row counts, rejects. Publishes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from dml_platform.core.errors import ConfigError, SourceError
+from dml_platform.core.naming import TableRef
+from dml_platform.files.config import FileTable
+from dml_platform.files.csv_reader import plan_csv
+from dml_platform.files.discover import SourceFile
+from dml_platform.files.jsonl_reader import plan_jsonl
+from dml_platform.files.parquet_reader import plan_parquet
+from dml_platform.files.reader import Batch
+from dml_platform.files.rejects import REJECTS, check_share, count_rejects, create_rejects
+from dml_platform.lake import Step
+from dml_platform.lake.engine import quote
+
+FILES_PROPERTY = "files"
+_PLANS = {"csv": plan_csv, "jsonl": plan_jsonl, "parquet": plan_parquet}
+# What DuckDB raises for what is in a file; its other errors are about the query, the memory or itself.
+_ROW_ERRORS = (duckdb.DataError, duckdb.InvalidInputException, duckdb.IOException, duckdb.HTTPException)
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """One file as the snapshot's summary remembers it; ``rejects`` is known to the run that landed it only."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    rows: int
+    rejects: int = 0
+
+
+@dataclass
+class Load:
+    """Writes the batches of one attempt to the step's branches."""
+
+    step: Step
+    connection: DuckDBPyConnection
+    ref: TableRef
+    source: FileTable
+    run_id: str
+    known: Mapping[str, str]
+
+    def write(self, files: Sequence[SourceFile]) -> list[LandedFile]:
+        """Stage the rows of all files, then their rejects."""
+        _check_types(self.connection, self.source)
+        create_rejects(self.connection)
+        row = self.connection.execute("SELECT now()::VARCHAR").fetchone()
+        assert row is not None
+        stamps = f"TIMESTAMPTZ {quote(row[0])} AS _loaded_at, {quote(self.run_id)} AS _run_id"
+        landed: list[LandedFile] = []
+        try:
+            batches = _PLANS[self.source.format](self.connection, self.ref, self.source, files, self.known)
+            while batches:
+                batch = batches.pop(0)
+                try:
+                    landed += self._write_batch(batch, stamps, is_first=not landed)
+                except _ROW_ERRORS:
+                    if batch.recover is None:
+                        raise
+                    batches = batch.recover(self.connection) + batches
+        except _ROW_ERRORS as error:
+            raise _as_source_error(self.ref, files, error) from error
+        if count_rejects(self.connection):
+            self.step.write_query(
+                self.ref.rejects,
+                self.connection,
+                f"SELECT source_file AS _source_file, * EXCLUDE (source_file), {stamps} FROM {REJECTS}",
+            )
+        return landed
+
+    def _write_batch(self, batch: Batch, stamps: str, *, is_first: bool) -> list[LandedFile]:
+        landed: list[LandedFile] = []
+
+        def summarize(written: Sequence[str]) -> dict[str, str]:
+            if batch.collect:
+                batch.collect(self.connection)
+            found = self._count_rows(written)
+            rows = {file.name: found.pop(file.name, 0) for file in batch.files}
+            if found:
+                raise AssertionError(f"rows of files that were not read: {sorted(found)}")
+            check_share(
+                self.connection,
+                self.ref,
+                rows,
+                max_share=self.source.max_rejects_share,
+                report=self.step.settings.home
+                / "runs"
+                / self.ref.project
+                / self.run_id
+                / f"{self.ref.name}__rejects.csv",
+            )
+            rejects = count_rejects(self.connection)
+            landed.extend(
+                LandedFile(f.name, f.sha256, f.size_bytes, rows[f.name], rejects.get(f.name, 0)) for f in batch.files
+            )
+            entries = [{"name": f.name, "sha256": f.sha256, "size_bytes": f.size_bytes, "rows": f.rows} for f in landed]
+            return {FILES_PROPERTY: json.dumps(entries), "landing": "table" if replaces else "append"}
+
+        replaces = self.source.mode == "table" and is_first
+        names = "".join(
+            f"WHEN {quote(str(file.path))} THEN {quote(file.name)} "
+            for file in batch.files
+            if file.name != str(file.path)
+        )
+        name = f"CASE filename {names}ELSE filename END" if names else "filename"
+        if len(batch.files) == 1:
+            name = quote(batch.files[0].name)
+        self.step.write_query(
+            self.ref,
+            self.connection,
+            f"SELECT * EXCLUDE (filename), {name} AS _source_file, {stamps} FROM ({batch.select})",
+            mode="table" if replaces else "append",
+            summary=summarize,
+        )
+        return landed
+
+    def _count_rows(self, written: Sequence[str]) -> dict[str, int]:
+        if not written:
+            return {}
+        paths = ", ".join(map(quote, written))
+        rows = self.connection.execute(
+            f"SELECT _source_file, count(*) FROM read_parquet([{paths}]) GROUP BY ALL"
+        ).fetchall()
+        return dict(rows)
+
+
+def _check_types(connection: DuckDBPyConnection, source: FileTable) -> None:
+    for name, kind in (source.columns or {}).items():
+        try:
+            connection.execute(f"SELECT CAST(NULL AS {kind})")
+        except duckdb.Error as error:
+            raise ConfigError(
+                f"cannot read column {name!r} of {source.path!r}",
+                f"{kind!r} is not a type of DuckDB",
+                "Correct it in config/sources.yaml, e.g. BIGINT, DOUBLE, DECIMAL(10,2), DATE, TIMESTAMP, VARCHAR.",
+            ) from error
+
+
+def _as_source_error(ref: TableRef, files: Sequence[SourceFile], error: duckdb.Error) -> SourceError:
+    """DuckDB's refusal of a whole file as a sentence; what it says about its own options is left out."""
+    text = " ".join(line.strip() for line in str(error).split("Possible fixes:")[0].splitlines() if line.strip())
+    text = text.rsplit("Invalid Input Error: ", 1)[-1].removeprefix("IO Error: ")
+    named = [file.name for file in files if str(file.path) in str(error)]
+    name = (named or [file.name for file in files])[0] if len(named or files) == 1 else f"{len(files)} files"
+    fix = "Check the file with the program that wrote it, and export it again."
+    if "state machine" in text:
+        text = "its line ends are mixed (LF and CRLF), or a quote is not closed or escaped"
+        fix = "Write the file with one kind of line end, or set csv.strict: false to read it as well as possible."
+    return SourceError(f"cannot land {name!r} in {ref.dotted!r}", text[:400], fix)
