@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dml_platform.core.errors import ConfigError
 
-_WORD = re.compile(r"^[a-z][a-z0-9_]*$")
+_WORD = re.compile(r"[a-z][a-z0-9_]*")
 LAYERS = ("raw", "staging", "intermediate", "marts", "seeds")
 
 
@@ -29,7 +29,7 @@ class TableRef:
 
     def __post_init__(self) -> None:
         for part in (self.project, self.layer, self.name):
-            if not _WORD.match(part):
+            if not _WORD.fullmatch(part):
                 raise ConfigError(
                     f"cannot name a table {self.dotted!r}",
                     f"{part!r} is not lower case letters, digits and underscores",

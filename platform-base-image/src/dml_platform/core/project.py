@@ -51,7 +51,7 @@ def read_project(root: Path) -> Project | None:
         ConfigError: ``pyproject.toml`` does not parse or ``[tool.dml]`` names no project.
     """
     pyproject = root / "pyproject.toml"
-    if not pyproject.is_file():
+    if not os.access(pyproject, os.R_OK) or not pyproject.is_file():
         return None
     try:
         document: dict[str, Any] = tomllib.loads(pyproject.read_text(encoding="utf-8"))
@@ -61,9 +61,7 @@ def read_project(root: Path) -> Project | None:
     if table is None:
         return None
     if not isinstance(table.get("project"), str):
-        raise ConfigError(
-            f"cannot read {pyproject}", "[tool.dml] names no project", 'Add: project = "<name>".'
-        )
+        raise ConfigError(f"cannot read {pyproject}", "[tool.dml] names no project", 'Add: project = "<name>".')
     unknown = set(table) - {"project", "module"}
     if unknown:
         raise ConfigError(
@@ -81,12 +79,17 @@ def find_projects(start: Path | None = None) -> list[Project]:
     Returns: one project inside a project's folder, otherwise all side by side, sorted by name.
     """
     here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if project := read_project(folder):
-            return [project]
+    if (inside := project_root(here)) and (project := read_project(inside)):
+        return [project]
     root = workspace_root(here)
     found = [read_project(folder) for folder in sorted(root.iterdir()) if folder.is_dir()]
     return sorted((p for p in found if p), key=lambda p: p.name)
+
+
+def project_root(start: Path | None = None) -> Path | None:
+    """The folder of the project around ``start``, or None outside of every project."""
+    here = (start or Path.cwd()).resolve()
+    return next((folder for folder in (here, *here.parents) if read_project(folder)), None)
 
 
 def get_project(name: str | None = None, start: Path | None = None) -> Project:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dml_platform.core.errors import ConfigError
+from dml_platform.core.project import project_root as find_project_root
 from dml_platform.core.project import state_home
 
 # Read by the launcher and by nox, before this module is there.
 LAUNCHER_VARIABLES = frozenset({"DML_PYTHON", "DML_DEV", "DML_WHEELS", "DML_UV", "DML_GIT_COMMIT"})
+
+# What a folder is relative to must not change when a process changes its own.
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
 class _Section(BaseModel):
@@ -48,13 +52,13 @@ class DuckDBSettings(_Section):
 
     memory_limit_mb: int = Field(default=1024, ge=64)
     threads: int | None = Field(default=None, ge=1, description="default: all cores")
-    temp_dir: Path | None = None
+    temp_dir: Folder | None = None
 
 
 class AirbyteSettings(_Section):
     """How connector programs are installed and run."""
 
-    cache_dir: Path = Field(default=Path("~/.cache/dml/connectors"))
+    cache_dir: Folder = Field(default=Path("~/.cache/dml/connectors"), validate_default=True)
     timeout_s: float = Field(default=3600.0, gt=0, description="limit of one read")
     idle_timeout_s: float = Field(default=600.0, gt=0, description="limit of silence during a read")
     window_mb: int = Field(default=128, ge=1, description="buffered output that triggers a commit")
@@ -73,13 +77,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="DML_",
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
     )
 
     profile: Literal["local", "server"] = "local"
-    home: Path
+    home: Folder
     image: str | None = Field(default=None, description="digest of the image that this process runs in")
     lake: LakeSettings = LakeSettings()
     duckdb: DuckDBSettings = DuckDBSettings()
@@ -108,7 +113,8 @@ class Settings(BaseSettings):
     @property
     def warehouse(self) -> str:
         """Folder or ``s3://`` address that all tables are below, without a trailing slash."""
-        return (self.lake.warehouse or str(self.home / "lake" / "warehouse")).rstrip("/")
+        warehouse = (self.lake.warehouse or str(self.home / "lake" / "warehouse")).rstrip("/")
+        return warehouse if "://" in warehouse else str(Path(warehouse).expanduser().absolute())
 
     @property
     def is_s3(self) -> bool:
@@ -140,6 +146,7 @@ def load_settings(project_root: Path | None = None) -> Settings:
     Raises:
         ConfigError: an unknown or wrong variable or key; the message names each.
     """
+    project_root = project_root or find_project_root()
     known = set(known_variables()) | LAUNCHER_VARIABLES
     _refuse_unknown(known)
     values = _project_values(project_root)
