@@ -3,8 +3,6 @@
 Belongs here: Dagster's side of it. The model itself is in ``forecast``, which knows no Dagster.
 """
 
-from __future__ import annotations
-
 import dagster as dg
 import pandas as pd
 from dml_platform.lake.reporting import picture
@@ -12,7 +10,7 @@ from dml_platform.lake.reporting import picture
 OWNER = "sales-data@example.com"
 FORECAST = dg.AssetKey(["sales", "marts", "customer_forecast"])
 HORIZON_WEEKS = 12
-MAX_TOTAL_ERROR_PCT = 15.0
+MAX_TOTAL_ERROR_PCT = 20.0
 
 
 @dg.asset(

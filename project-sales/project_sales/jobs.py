@@ -1,7 +1,5 @@
 """When things run: everything daily, and at once when a file is dropped."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import dagster as dg
 DROP_FOLDER = Path(__file__).parents[1] / "data" / "drop"
 
 daily = dg.define_asset_job(
-    "daily", selection="*", description="Ingest every source, build and test the models, publish, forecast."
+    "daily", selection=dg.AssetSelection.all(), description="Ingest every source, build and test the models, publish, forecast."
 )
 
 daily_schedule = dg.ScheduleDefinition(

@@ -3,8 +3,6 @@
 The one place that knows all kinds of sources; each kind's own package does the work.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -107,7 +105,7 @@ def _file_asset(
             landing = land_files(
                 lake, ref, spec, root=project.root, run_id=run_id, progress=lambda text: context.log.info(text)
             )
-            if landing.snapshot_id is not None:
+            if landing.files_landed and landing.snapshot_id is not None:
                 notes.outputs[ref.dotted] = landing.snapshot_id
                 notes.rows[ref.dotted] = landing.rows
         context.log.info(f"{landing.rows:,} rows of {landing.files_landed} new files; {landing.files_skipped} known")
@@ -153,7 +151,7 @@ def _connector_assets(
                 lake, project.name, name, source, run_id=run_id, progress=lambda text: context.log.info(text)
             )
             for landing in landings:
-                if landing.snapshot_id is not None:
+                if landing.rows and landing.snapshot_id is not None:
                     notes.outputs[landing.ref.dotted] = landing.snapshot_id
                     notes.rows[landing.ref.dotted] = landing.rows
         for landing in landings:

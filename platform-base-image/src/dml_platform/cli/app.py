@@ -11,7 +11,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Optional
 
-import click
 import typer
 from rich.console import Console
 
@@ -156,12 +155,10 @@ def main() -> None:
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
     try:
         code = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Abort:
-        code = 130
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        error.show()  # type: ignore[attr-defined]
         code = 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         errors.print("interrupted")
         code = 130
     except PlatformError as error:

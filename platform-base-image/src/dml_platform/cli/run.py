@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dml_platform.cli.dagster_home import open_instance
-from dml_platform.core.errors import ConfigError, PermanentError, PlatformError, RetryableError
+from dml_platform.core.errors import ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project, get_project
 from dml_platform.core.runrecord import read_records
 from dml_platform.core.settings import load_settings
@@ -79,9 +79,10 @@ def _execute(project: Project, console: Console, *, select: str = "*", full_refr
     settings = load_settings(project.root)
     with console.status(f"loading project {project.name!r}"):
         defs = load_project_definitions(project)
+        selection = dg.AssetSelection.all() if select == "*" else select
         try:
             job = dg.Definitions.merge(
-                defs, dg.Definitions(jobs=[dg.define_asset_job(_JOB, selection=select)])
+                defs, dg.Definitions(jobs=[dg.define_asset_job(_JOB, selection=selection)])
             ).resolve_job_def(_JOB)
         except (dg.DagsterInvalidSubsetError, dg.DagsterInvalidDefinitionError) as error:
             raise ConfigError(
@@ -141,13 +142,10 @@ def _failure_of(result: dg.ExecuteInProcessResult, failed_steps: list[str], run_
     for event in result.get_step_failure_events():
         data = event.step_failure_data
         failure = data.user_failure_data
-        if failure is not None and {"what", "why", "fix"} <= set(failure.metadata):
+        if failure is not None and {"what", "why", "fix", "exit_code"} <= set(failure.metadata):
             what, why, fix = (str(failure.metadata[key].value) for key in ("what", "why", "fix"))
-            retryable = failure.allow_retries
-            error = (RetryableError if retryable else PermanentError)(what, why, fix)
-            code = failure.metadata.get("exit_code")
-            if code is not None:
-                error.exit_code = int(str(code.value))  # type: ignore[misc]
+            error = PlatformError(what, why, fix)
+            error.exit_code = int(str(failure.metadata["exit_code"].value))  # type: ignore[misc]
             return error
         cause = data.error.cause if data.error and data.error.cause else data.error
         text = cause.message.strip() if cause else "no reason was given"

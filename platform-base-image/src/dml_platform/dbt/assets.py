@@ -1,7 +1,5 @@
 """A dbt project as Dagster assets and checks, built in the run's own process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +10,7 @@ from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.dbt.runner import BuildResult, NodeResult, build, ensure_manifest
 from dml_platform.lake import Lake
-from dml_platform.lake.reporting import RETRY_POLICY, Plot, failure, short_run_id, table_metadata
+from dml_platform.lake.reporting import RETRY_POLICY, Plot, failure, failures, short_run_id, table_metadata
 
 _UNIQUE_ID = "dagster_dbt/unique_id"
 
@@ -58,31 +56,37 @@ def build_dbt_assets(project: Project, *, plots: Mapping[str, Plot] | None = Non
         retry_policy=RETRY_POLICY,
     )
     def _dbt(context: dg.AssetExecutionContext, config: BuildConfig) -> Iterator[Any]:
-        lake: Lake = context.resources.lake.lake
-        total = len(context.assets_def.keys) + len(context.selected_asset_check_keys)
-        done = 0
-
-        def on_node(node: NodeResult) -> None:
-            nonlocal done
-            done += 1
-            context.log.info(f"[{done}/~{total}] {node.status} {node.resource_type} {node.name} ({node.duration_s:.2f} s)")
-
-        result = build(
-            project,
-            lake,
-            run_id=short_run_id(context.run_id),
-            select=_selection(context),
-            full_refresh=config.full_refresh,
-            on_node=on_node,
-        )
-        yield from _checks(context, result)
-        if result.error is not None:
-            for node in result.failed:
-                context.log.error(f"{node.name}: {node.message}\n{node.sql or ''}")
-            raise failure(result.error)
-        yield from _materializations(context, lake, result, plots)
+        with failures():
+            yield from _build(context, project, config, plots)
 
     return _dbt
+
+
+def _build(
+    context: dg.AssetExecutionContext, project: Project, config: BuildConfig, plots: Mapping[str, Plot] | None
+) -> Iterator[Any]:
+    lake: Lake = context.resources.lake.lake
+    done = 0
+
+    def on_node(node: NodeResult) -> None:
+        nonlocal done
+        done += 1
+        context.log.info(f"{done}: {node.status} {node.resource_type} {node.name} ({node.duration_s:.2f} s)")
+
+    result = build(
+        project,
+        lake,
+        run_id=short_run_id(context.run_id),
+        select=_selection(context),
+        full_refresh=config.full_refresh,
+        on_node=on_node,
+    )
+    yield from _checks(context, result)
+    if result.error is not None:
+        for node in result.failed:
+            context.log.error(f"{node.name}: {node.message}\n{node.sql or ''}")
+        raise failure(result.error)
+    yield from _materializations(context, lake, result, plots)
 
 
 def _selection(context: dg.AssetExecutionContext) -> list[str]:
@@ -122,15 +126,15 @@ def _materializations(
     published = {s.ref.dotted: s for s in result.published}
     pinned = [lake.pin(s.ref, snapshot_id=s.snapshot_id) for s in result.published]
     metadata = table_metadata(lake, pinned, plots=plots)
-    seconds = {node.unique_id: node.duration_s for node in result.nodes}
-    specs = context.assets_def.specs_by_key
-    for key in context.selected_asset_keys:
-        unique_id = specs[key].metadata[_UNIQUE_ID]
-        if unique_id not in seconds:
+    keys = {spec.metadata[_UNIQUE_ID]: spec.key for spec in context.assets_def.specs}
+    # Nodes finish in an order that respects their dependencies, which Dagster asks for.
+    for node in result.nodes:
+        key = keys.get(node.unique_id)
+        if key is None or key not in context.selected_asset_keys:
             continue
         name = ".".join(key.path)
         yield dg.MaterializeResult(
             asset_key=key,
-            metadata={"seconds": round(seconds[unique_id], 3), **metadata.get(name, {})},
+            metadata={"seconds": round(node.duration_s, 3), **metadata.get(name, {})},
             data_version=dg.DataVersion(str(published[name].snapshot_id)) if name in published else None,
         )

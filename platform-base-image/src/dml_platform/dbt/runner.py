@@ -66,13 +66,21 @@ class BuildResult:
         return [node for node in self.nodes if node.status == "warn"]
 
 
+def target_dir(project: Project) -> Path:
+    """Where this process's dbt keeps its manifest and parse cache.
+
+    Apart from a terminal's ``target/``: dbt caches the project's path as it was given, and a relative one would break here.
+    """
+    return project.dbt_dir / "target" / "dml"
+
+
 def ensure_manifest(project: Project) -> Path:
     """The project's manifest, parsed anew only if a dbt file changed since.
 
     Raises:
         ConfigError: dbt cannot parse the project; dbt's own words are in the message.
     """
-    target = project.dbt_dir / "target"
+    target = target_dir(project)
     manifest, stamp = target / "manifest.json", target / _STAMP
     digest = _digest(project.dbt_dir)
     if manifest.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
@@ -149,9 +157,9 @@ def _invoke(
             on_node(_from_event(event))
 
     folder = str(project.dbt_dir)
-    common = ["--project-dir", folder, "--profiles-dir", folder, "--no-send-anonymous-usage-stats"]
+    common = ["--project-dir", folder, "--profiles-dir", folder, "--target-path", str(target_dir(project))]
     # dbt never closes its log file; what it would hold is in the run's own log and record.
-    common += ["--no-version-check", "--log-level-file", "none"]
+    common += ["--no-send-anonymous-usage-stats", "--no-version-check", "--log-level-file", "none"]
     try:
         return dbtRunner(callbacks=[on_event]).invoke([*arguments, *common])
     finally:

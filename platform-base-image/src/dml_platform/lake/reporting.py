@@ -42,11 +42,15 @@ def short_run_id(run_id: str) -> str:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turn the platform's errors into Dagster failures that carry the sentence and are retried only if that can help."""
+    """Turn errors into Dagster failures that carry the sentence and are retried only if that can help."""
     try:
         yield
     except PlatformError as error:
         raise failure(error) from error
+    except dg.Failure:
+        raise
+    except Exception as error:  # noqa: BLE001 - the step's edge; Dagster would retry a programming error
+        raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
 
 
 def failure(error: PlatformError) -> dg.Failure:
