@@ -6,6 +6,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -65,12 +66,12 @@ def integration(session: nox.Session, folder: str) -> None:
 def alone(session: nox.Session, folder: str) -> None:
     """Copy a folder out of the tree and run its own checks there, in environments of its own (slow, needs an index)."""
     build(session)
-    copy = Path(session.create_tmp()) / folder
-    shutil.rmtree(copy, ignore_errors=True)
     ignored = shutil.ignore_patterns(".nox", ".venv", ".dml", "__pycache__", "target", "logs", ".*_cache")
-    shutil.copytree(ROOT / folder, copy, ignore=ignored)
-    env = {"DML_WHEELS": str(WHEELS), "GIT_CEILING_DIRECTORIES": str(copy.parent)}
-    session.run("python", "-m", "nox", "-f", str(copy / "noxfile.py"), *session.posargs, env=env)
+    with tempfile.TemporaryDirectory() as outside:
+        copy = Path(outside) / folder
+        shutil.copytree(ROOT / folder, copy, ignore=ignored)
+        noxfile = str(copy / "noxfile.py")
+        session.run("python", "-m", "nox", "-f", noxfile, *session.posargs, env={"DML_WHEELS": str(WHEELS)})
 
 
 @nox.session
