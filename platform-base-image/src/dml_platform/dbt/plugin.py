@@ -54,8 +54,7 @@ class Plugin(BasePlugin):
         self._connection = connection
         for layer in ("raw", "staging", "intermediate", "marts", "seeds"):
             connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{session.project}".{layer}')
-        for ref in session.lake.tables():
-            pinned = session.step.pin(ref)
+        for ref, pinned in session.step.pin_all(session.lake.tables()).items():
             if pinned is not None and pinned.snapshot_id is not None:
                 create_view(connection, pinned)
                 session.pinned[ref] = pinned.snapshot_id
