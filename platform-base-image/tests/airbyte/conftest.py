@@ -20,7 +20,7 @@ def small_lake(local: Settings) -> Lake:
 
 @pytest.fixture
 def land(small_lake: Lake) -> Land:
-    """Land the fake's streams; each call is a run of its own. ``full_refresh`` is for the landing, the rest for the fake."""
+    """Land from the fake, each call a run of its own; ``full_refresh`` is the landing's, other options the fake's."""
     runs = iter(range(1, 100))
 
     def call(

@@ -72,7 +72,7 @@ def misbehave(behaviour, name):
         sys.stdout.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "broken":
-        print('{"type":"RECORD","record":{"stream":"%s","data":{"id":' % name)
+        print('{"type":"RECORD","record":{"stream":"' + name + '","data":{"id":')
     if behaviour == "broken_state":
         print('{"type":"STATE","state":{"type":"STREAM"')
     if behaviour == "stranger":
@@ -155,7 +155,7 @@ def read(config, catalog, states):
 
 def main():
     action, *rest = sys.argv[1:]
-    options = {k.removeprefix("--"): Path(v) for k, v in zip(rest[::2], rest[1::2])}
+    options = {k.removeprefix("--"): Path(v) for k, v in zip(rest[::2], rest[1::2], strict=True)}
     config = json.loads(options["config"].read_text()) if "config" in options else {}
     if action == "spec":
         emit("SPEC", "spec", {"connectionSpecification": {"type": "object", "properties": {}}})

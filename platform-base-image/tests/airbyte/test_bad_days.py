@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,7 +19,7 @@ import pytest
 from fake_source import FAKE, Land, fake_source, ids, with_airbyte
 
 from dml_platform.airbyte import land_streams, open_connector
-from dml_platform.core.errors import ConfigError, PublishConflictError, RetryableError, SourceError
+from dml_platform.core.errors import ConfigError, PermanentError, PublishConflictError, RetryableError, SourceError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.settings import Settings
 from dml_platform.lake import Lake
@@ -65,6 +67,40 @@ def test_a_failed_full_refresh_keeps_the_old_rows(land: Land, small_lake: Lake) 
     with pytest.raises(SourceError, match="exit code 1"):
         land(modes, behaviour="exit", at=8000, streams={"users": {"rows": 9000}}, padding=300)
     assert ids(small_lake) == list(range(1, 101))
+
+
+def test_a_failed_re_read_of_an_incremental_stream_keeps_the_old_rows(land: Land, small_lake: Lake) -> None:
+    land()
+    with pytest.raises(SourceError, match="exit code 1"):
+        land(behaviour="exit", at=8000, streams={"users": {"rows": 9000}}, padding=300, full_refresh=True)
+    assert ids(small_lake) == list(range(1, 101))
+    assert land(streams={"users": {"rows": 9000}}, full_refresh=True)["users"].rows == 9000
+    assert ids(small_lake) == list(range(1, 9001))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.integration
+def test_a_full_disk_is_said_to_be_full(small_disk: Path, small_lake: Lake, land: Land) -> None:
+    land()
+    options = small_lake.settings.duckdb.model_copy(update={"temp_dir": small_disk})
+    lake = Lake(with_airbyte(small_lake.settings.model_copy(update={"duckdb": options}), window_mb=128))
+    source = fake_source(streams={"users": {"rows": 20_000}}, padding=300, state_every=10**9)
+    with pytest.raises(PermanentError, match="No space left on device"):
+        land_streams(lake, "test", "fake", source, run_id="full")
+    assert ids(small_lake) == list(range(1, 101))
+    assert [p.name for p in small_disk.iterdir() if p.name.startswith("airbyte")] == []
+    assert land(streams={"users": {"rows": 200}})["users"].rows == 100
 
 
 def test_a_stream_that_was_not_completed_fails(land: Land) -> None:
@@ -185,7 +221,7 @@ land_streams(Lake(settings), "test", "fake", source, run_id="killed")
 
     assert ids(small_lake) == list(range(1, rows + 1))
     assert landed.rows == (rows if mode == "full_refresh" else rows - len(seen))
-    left = [p.name for p in small_lake.settings.temp_dir.iterdir() if p.name.startswith("airbyte-segments")]
+    left = [p.name for p in small_lake.settings.temp_dir.iterdir() if p.name.startswith("airbyte")]
     assert left == []
 
 
@@ -203,9 +239,7 @@ def test_two_landings_of_one_stream_at_once_double_nothing(small_lake: Lake, lan
     thread = threading.Thread(target=slow)
     land(streams={"users": {"rows": 10}})
     thread.start()
-    wait_until(
-        lambda: any(str(FAKE) in " ".join(p.cmdline()) for p in psutil.Process().children(recursive=True) if _reads(p))
-    )
+    wait_until(_is_reading)
     land(streams={"users": {"rows": 50}})
     gate.touch()
     thread.join(60)
@@ -214,8 +248,10 @@ def test_two_landings_of_one_stream_at_once_double_nothing(small_lake: Lake, lan
     assert ids(small_lake) == list(range(1, 101))
 
 
-def _reads(process: psutil.Process) -> bool:
-    try:
-        return "read" in process.cmdline()
-    except psutil.Error:
-        return False
+def _is_reading() -> bool:
+    """Whether a fake that this process started reads."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if str(FAKE) in child.cmdline() and "read" in child.cmdline():
+                return True
+    return False

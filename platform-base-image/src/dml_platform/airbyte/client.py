@@ -13,15 +13,14 @@ import selectors
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dml_platform.airbyte.config import AirbyteSource, CommandConnector, resolve_config
 from dml_platform.airbyte.environment import Progress, ensure_connector
 from dml_platform.airbyte.protocol import Listener, make_mask, parse_message
+from dml_platform.airbyte.scratch import scratch_folder
 from dml_platform.core.errors import ConfigError, RetryableError, SourceError
 from dml_platform.core.settings import Settings
 
@@ -129,12 +128,11 @@ class Connector:
     @contextlib.contextmanager
     def _files(self, documents: Mapping[str, Any], *, needs_config: bool) -> Iterator[list[str]]:
         """Files that only this user can read, gone when the connector has ended."""
-        self.settings.temp_dir.mkdir(parents=True, exist_ok=True)
         named = {"config": self._config, **documents} if needs_config else dict(documents)
-        with tempfile.TemporaryDirectory(prefix="airbyte-call-", dir=self.settings.temp_dir) as folder:
+        with scratch_folder(self.settings) as folder:
             arguments = []
             for name, document in named.items():
-                path = Path(folder) / f"{name}.json"
+                path = folder / f"{name}.json"
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     json.dump(document, file)

@@ -68,6 +68,10 @@ class Committer:
         pinned = self._windows.pin_all([p.ref for p in plans if p.sync_mode == "incremental"])
         pinned |= self._whole.pin_all([p.ref for p in plans if p.sync_mode == "full_refresh"])
         self._streams = {plan.name: self._begin(plan, pinned[plan.ref]) for plan in plans}
+        # Readers keep the rows that are replaced until the new ones are complete.
+        self._holds = any(
+            s.begins_anew and s.published is not None and s.step is self._windows for s in self._streams.values()
+        )
 
     def stored_states(self) -> dict[str, Mapping[str, Any]]:
         """The state that each incremental stream was published with, by stream."""
@@ -93,6 +97,8 @@ class Committer:
     def commit(self, cuts: Mapping[str, Cut], *, at_end: bool = False) -> None:
         """Publish cuts of incremental streams together, each with its state.
 
+        While a published table is read anew, nothing is published before the end.
+
         Args:
             at_end: the connector did its work, so that a stream without rows gets its (empty) table.
         """
@@ -104,6 +110,8 @@ class Committer:
                 at_end and (stream.published is None or stream.begins_anew)
             ):
                 self._write_nothing(stream, cut.state)
+        if self._holds and not at_end:
+            return
         self._publish(self._windows)
         for name, cut in cuts.items():
             if cut.state is not None:

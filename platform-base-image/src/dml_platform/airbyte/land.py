@@ -9,16 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from dml_platform.airbyte.catalog import StreamPlan, configured_catalog, plan_streams
 from dml_platform.airbyte.client import Connector, open_connector
@@ -26,11 +22,13 @@ from dml_platform.airbyte.commit import Committer
 from dml_platform.airbyte.config import AirbyteSource
 from dml_platform.airbyte.environment import Progress
 from dml_platform.airbyte.protocol import state_document
+from dml_platform.airbyte.scratch import scratch_folder
 from dml_platform.airbyte.segments import Sorter, StreamBuffer, make_buffers
 from dml_platform.core.errors import ConfigError, PermanentError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.settings import Settings
 from dml_platform.lake import Lake
+from dml_platform.lake.datafiles import storage_errors
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +103,10 @@ def land_streams(
         max_rejects_share=source.max_rejects_share,
         full_refresh=full_refresh,
     )
-    with contextlib.closing(committer), _segment_folder(settings) as folder:
+    with contextlib.closing(committer), scratch_folder(settings) as folder:
         try:
-            _Landing(connector, plans, committer, folder, settings, progress).run()
+            with storage_errors(f"cannot land source {source_name!r}"):
+                _Landing(connector, plans, committer, folder, settings, progress).run()
         except BaseException:
             _abandon(committer)
             raise
@@ -180,6 +179,7 @@ class _Landing:
 
     def _hand_over(self) -> None:
         """Give the worker what is complete."""
+        self._worker.check()
         now = time.monotonic()
         is_full = any(b.size >= self._window for b in self._incremental)
         is_late = now - self._last_checkpoint >= _CHECKPOINT_S
@@ -242,14 +242,14 @@ class _Worker:
 
     def do(self, work: Callable[[], None]) -> None:
         """Hand over work; waits while another piece is waiting. Raises what earlier work raised."""
-        self._raise()
+        self.check()
         self._queue.put(work)
-        self._raise()
+        self.check()
 
     def finish(self) -> None:
         """Wait until all is done. Raises what it raised."""
         self.stop()
-        self._raise()
+        self.check()
 
     def stop(self) -> None:
         """End the thread after the piece that it is at."""
@@ -258,7 +258,8 @@ class _Worker:
             self._queue.put(None)
         self._thread.join()
 
-    def _raise(self) -> None:
+    def check(self) -> None:
+        """Raise what earlier work raised."""
         if self._error is not None:
             raise self._error
 
@@ -287,22 +288,6 @@ def _agreeing(source: str, stored: Mapping[str, Mapping[str, Any]]) -> list[Mapp
             "Land them once with a full refresh, and together from then on.",
         )
     return states
-
-
-@contextlib.contextmanager
-def _segment_folder(settings: Settings) -> Iterator[Path]:
-    """A folder for segments; those of processes that were killed are removed."""
-    settings.temp_dir.mkdir(parents=True, exist_ok=True)
-    for old in settings.temp_dir.glob("airbyte-segments-*"):
-        lock = filelock.FileLock(old / ".lock")
-        with contextlib.suppress(filelock.Timeout, OSError), lock.acquire(timeout=0):
-            shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(
-        prefix="airbyte-segments-", dir=settings.temp_dir, ignore_cleanup_errors=True
-    ) as name:
-        folder = Path(name)
-        with filelock.FileLock(folder / ".lock"):
-            yield folder
 
 
 def _abandon(committer: Committer) -> None:
