@@ -68,8 +68,8 @@ def load_extension(connection: duckdb.DuckDBPyConnection, name: str) -> None:
             f"no wheel of it for DuckDB {version} is installed",
             f"Install duckdb-extension-{name}=={duckdb.__version__}.",
         )
-    connection.execute(f"INSTALL {quote(str(file))}")
-    connection.execute(f"LOAD {name}")
+    # By its path: INSTALL would copy it into a folder first, which may be read-only.
+    connection.execute(f"LOAD {quote(str(file))}")
 
 
 def _s3_secret(settings: Settings) -> str:
