@@ -86,7 +86,7 @@ def test_no_network_is_one_sentence_with_the_fix(
 ) -> None:
     for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "HTTPS_PROXY", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PIP_INDEX_URL", "http://user:hunter22@127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://user:hunter22@127.0.0.1:9/simple")  # pragma: allowlist secret
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     settings = with_airbyte(local, cache_dir=tmp_path / "cache")
     with pytest.raises(

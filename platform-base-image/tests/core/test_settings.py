@@ -9,7 +9,7 @@ from dml_platform.core.errors import ConfigError
 from dml_platform.core.settings import Settings, known_variables, load_settings
 from dml_platform.lake import Lake
 
-SECRET = "hunter2-do-not-print"
+SECRET = "hunter2-do-not-print"  # pragma: allowlist secret
 
 
 @pytest.fixture(autouse=True)
