@@ -20,6 +20,8 @@ REFUSED = "cannot publish 'sales.marts.fct_orders': run 'rival' published it whi
 def before_commit(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
     """Call something once, after the next commit was prepared and before it reaches the catalogue."""
     real = catalog.commit_together
+    # What comes between is a writer that does not queue, as Spark's.
+    monkeypatch.setattr(catalog, "_MAX_QUEUE_S", 0.0)
 
     def arm(action: Callable[[], object]) -> None:
         def commit(*arguments: object) -> None:
@@ -205,15 +207,15 @@ def test_publish_gives_up_after_the_attempts_that_settings_allow(
 
     monkeypatch.setattr("time.sleep", lambda s: None)
     with pytest.raises(RetryableError, match=r"cannot publish x: other writers were faster 3 times\.\nRun it"):
-        catalog.with_retries(beaten, attempts=2, what="cannot publish x")
+        catalog.with_retries(local_lake.catalog, [REF], beaten, attempts=2, what="cannot publish x")
 
 
-def test_catalogue_that_cannot_be_written_is_not_retried() -> None:
+def test_catalogue_that_cannot_be_written_is_not_retried(local_lake: Lake) -> None:
     def refuse() -> None:
         raise OperationalError("UPDATE secret", {}, Exception("attempt to write a readonly database"))
 
     with pytest.raises(PermanentError, match=r"cannot publish x: attempt to write a readonly database\.\nCheck"):
-        catalog.with_retries(refuse, attempts=20, what="cannot publish x")
+        catalog.with_retries(local_lake.catalog, [REF], refuse, attempts=20, what="cannot publish x")
 
 
 READER = """

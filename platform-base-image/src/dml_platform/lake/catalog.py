@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+from filelock import FileLock, Timeout
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -23,7 +25,7 @@ from pyiceberg.exceptions import (
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.update import RemoveSnapshotRefUpdate, TableUpdate
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import select, text, tuple_, update
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
@@ -33,6 +35,7 @@ from dml_platform.core.settings import Settings
 
 _T = TypeVar("_T")
 _MAX_PAUSE_S = 2.0
+_MAX_QUEUE_S = 60.0
 
 
 def open_catalog(settings: Settings) -> SqlCatalog:
@@ -136,7 +139,7 @@ def drop_branch(catalog: SqlCatalog, ref: TableRef, branch: str, *, attempts: in
         if table is not None and branch in table.refs():
             commit_together(catalog, [TableCommit(table, (drop_ref(branch),))])
 
-    with_retries(commit, attempts=attempts, what=f"cannot drop branch {branch!r} of {ref.dotted!r}")
+    with_retries(catalog, [ref], commit, attempts=attempts, what=f"cannot drop branch {branch!r} of {ref.dotted!r}")
 
 
 def list_tables(catalog: SqlCatalog, project: str | None = None) -> list[TableRef]:
@@ -153,8 +156,12 @@ def list_tables(catalog: SqlCatalog, project: str | None = None) -> list[TableRe
     return sorted(r for r in refs if project in (None, r.project))
 
 
-def with_retries(commit: Callable[[], _T], *, attempts: int, what: str) -> _T:
-    """Run a commit again while other writers are faster.
+def with_retries(
+    catalog: SqlCatalog, refs: Iterable[TableRef], commit: Callable[[], _T], *, attempts: int, what: str
+) -> _T:
+    """Run a commit to some tables, again while other writers are faster.
+
+    The platform's own writers queue; whoever does not is met by the compare-and-swap of the commit.
 
     Raises:
         RetryableError: still beaten, or the catalogue is still locked, after the last attempt.
@@ -162,7 +169,8 @@ def with_retries(commit: Callable[[], _T], *, attempts: int, what: str) -> _T:
     """
     for attempt in range(attempts + 1):
         try:
-            return commit()
+            with _queue(catalog, refs):
+                return commit()
         except CommitFailedException as error:
             cause: Exception = error
             reason = f"other writers were faster {attempt + 1} times"
@@ -177,6 +185,38 @@ def with_retries(commit: Callable[[], _T], *, attempts: int, what: str) -> _T:
         if attempt < attempts:
             time.sleep(random.uniform(0, min(_MAX_PAUSE_S, 0.05 * 2**attempt)))
     raise RetryableError(what, reason, "Run it again.") from cause
+
+
+@contextmanager
+def _queue(catalog: SqlCatalog, refs: Iterable[TableRef]) -> Iterator[None]:
+    """Wait for one's turn with the tables, so that no writer is beaten for ever: 8 appending at once were.
+
+    Only politeness: who waited long enough goes on without. The locks end with their process, however it ends.
+    """
+    names = sorted(ref.dotted for ref in refs)  # one order for all, so that nobody waits in a circle
+    with ExitStack() as stack:
+        with suppress(Timeout):
+            if catalog.engine.dialect.name == "postgresql":
+                stack.enter_context(_postgres_locks(catalog, names))
+            elif catalog.engine.url.database:
+                folder = Path(catalog.engine.url.database).parent / "locks"
+                folder.mkdir(exist_ok=True)
+                for name in names:
+                    stack.enter_context(FileLock(folder / f"{name}.lock", timeout=_MAX_QUEUE_S))
+        yield
+
+
+@contextmanager
+def _postgres_locks(catalog: SqlCatalog, names: Sequence[str]) -> Iterator[None]:
+    with catalog.engine.connect() as connection:
+        try:
+            connection.execute(text(f"SET LOCAL lock_timeout = {round(_MAX_QUEUE_S * 1000) or 1}"))
+            for name in names:
+                key = {"key": f"{catalog.name}.{name}"}
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), key)
+        except OperationalError:
+            connection.rollback()
+        yield
 
 
 def _is_transient(error: OperationalError) -> bool:
@@ -203,7 +243,7 @@ class TableCommit:
 
 
 def commit_together(catalog: SqlCatalog, commits: Sequence[TableCommit]) -> None:
-    """Commit the updates of several tables in one catalogue transaction: all or none.
+    """Commit the updates of several tables in one catalogue transaction: all or none; ``table`` is then the new one.
 
     The SQL catalogue keeps each table's metadata pointer in a row: this is one SQL transaction that checks every row.
     Not ``Transaction.commit_transaction``: its own retry forgets the branches that it made (pyiceberg 0.12).
@@ -237,3 +277,5 @@ def commit_together(catalog: SqlCatalog, commits: Sequence[TableCommit]) -> None
             )
             if result.rowcount != 1:  # type: ignore[attr-defined]
                 raise CommitFailedException(f"{'.'.join(old.name())} was committed to by another process")
+    for old, new in staged:
+        old.metadata, old.metadata_location = new.metadata, new.metadata_location

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
@@ -37,6 +37,7 @@ from dml_platform.lake.schema import Column, describe_query, evolve, new_schema
 
 Mode = Literal["table", "append", "merge"]
 SUMMARY_PREFIX = "dml."
+_T = TypeVar("_T")
 Summarize = Callable[[Sequence[str]], Mapping[str, str]]
 
 
@@ -195,9 +196,7 @@ class Step:
         names = ", ".join(s.ref.dotted for s in staged)
         if staged:
             with storage_errors(f"cannot publish {names}"):
-                catalogs.with_retries(
-                    commit, attempts=self.settings.lake.commit_retries, what=f"cannot publish {names}"
-                )
+                self._retry(list(self.staged), commit, what=f"cannot publish {names}")
         self._forget()
         return staged
 
@@ -244,15 +243,15 @@ class Step:
         self, ref: TableRef, columns: Sequence[Column], *, full_refresh: bool
     ) -> tuple[Table, Schema, PinnedTable]:
         """Find the table, the schema to write with and what the step's rows come after; readers see no change."""
-        attempts = self.settings.lake.commit_retries
-        if ref not in self.staged:
-            catalogs.drop_branch(self.catalog, ref, self.branch, attempts=attempts)
 
         def commit() -> tuple[Table, Schema, PinnedTable]:
             table = catalogs.load_table(self.catalog, ref)
             if table is None:
                 place = f"{self.settings.warehouse}/{ref.path}"
                 table = catalogs.create_table(self.catalog, ref, new_schema(columns), location=place)
+            if ref not in self.staged and self.branch in table.refs():  # of a run that was killed
+                dropped = (catalogs.drop_ref(self.branch),)
+                catalogs.commit_together(self.catalog, [catalogs.TableCommit(table, dropped)])
             head = self._pin(ref, table)
             assert head is not None
             if ref not in self.staged and head.snapshot_id != _main_of(table):
@@ -281,15 +280,13 @@ class Step:
             catalogs.commit_together(self.catalog, [catalogs.TableCommit(table, (AddSchemaUpdate(schema=schema),))])
             return table, schema, head
 
-        return catalogs.with_retries(commit, attempts=attempts, what=f"cannot prepare {ref.dotted!r}")
+        return self._retry([ref], commit, what=f"cannot prepare {ref.dotted!r}")
 
     def _commit(self, head: PinnedTable, schema: Schema, written: Written, properties: dict[str, str]) -> Table:
         """Commit files to the step's branch, in the schema they were written with; gives the new table."""
         ref = head.ref
         current = _set_schema(schema.schema_id)
-        seen_as = self.catalog.load_table(ref.identifier).metadata.model_copy(
-            update={"current_schema_id": schema.schema_id}
-        )
+        seen_as = head.table.metadata.model_copy(update={"schemas": [schema], "current_schema_id": schema.schema_id})
         added = list(parquet_files_to_data_files(head.table.io, seen_as, iter(written.paths)))
         expected = head.snapshot_id if ref in self.staged else None
         attempted: set[int] = set()
@@ -323,11 +320,13 @@ class Step:
             transaction._apply((_set_schema(table.schema().schema_id),))
             attempted.add(snapshot.snapshot_id)
             catalogs.commit_together(self.catalog, [catalogs.TableCommit(table, transaction._updates)])
-            return table.refresh()
+            return table
 
-        return catalogs.with_retries(
-            commit, attempts=self.settings.lake.commit_retries, what=f"cannot commit to {ref.dotted!r}"
-        )
+        return self._retry([ref], commit, what=f"cannot commit to {ref.dotted!r}")
+
+    def _retry(self, refs: Sequence[TableRef], commit: Callable[[], _T], *, what: str) -> _T:
+        attempts = self.settings.lake.commit_retries
+        return catalogs.with_retries(self.catalog, refs, commit, attempts=attempts, what=what)
 
 
 # pyiceberg's models take Python's names; type checkers see only the aliases, e.g. ``ref-name``.
