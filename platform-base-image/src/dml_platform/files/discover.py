@@ -6,6 +6,7 @@ import glob
 import gzip
 import hashlib
 import os
+import re
 import threading
 import zlib
 from collections.abc import Sequence
@@ -18,18 +19,43 @@ from dml_platform.core.errors import PlatformError, SourceError
 from dml_platform.core.naming import TableRef
 
 _CHUNK = 1 << 20
+_BLANK = re.compile(rb"\n(?=(\r?\n))")
 _FORMATS_WITH_GZIP = ("csv", "jsonl")
+
+
+class LineCounter:
+    """Counts the lines and the blank lines of a byte stream, and notes whether a double quote occurs."""
+
+    def __init__(self) -> None:
+        self._lines = 0
+        self._tail = b"\n"
+        self.blank = 0
+        self.has_quote = False
+
+    def update(self, chunk: bytes) -> None:
+        """Count one more piece of the stream."""
+        self._lines += chunk.count(b"\n")
+        self.has_quote = self.has_quote or b'"' in chunk
+        joined = self._tail + chunk
+        if b"\n\n" in joined or b"\n\r\n" in joined:
+            self.blank += sum(match.end(1) > len(self._tail) for match in _BLANK.finditer(joined))
+        self._tail = joined[-2:]
+
+    @property
+    def lines(self) -> int:
+        """Lines so far that are not blank, the last one also without a line end."""
+        return self._lines - self.blank + (not self._tail.endswith(b"\n"))
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file as it was found. ``name`` is relative to the project's folder; ``digest`` comes from another thread."""
+    """A file as it was found. ``name`` is relative to the project's folder; ``content`` comes from another thread."""
 
     path: Path
     name: str
     size_bytes: int
     modified_ns: int
-    digest: Future[str]
+    content: Future[tuple[str, LineCounter]]
 
     @property
     def sha256(self) -> str:
@@ -38,7 +64,12 @@ class SourceFile:
         Raises:
             SourceError: the file could not be read.
         """
-        return self.digest.result()
+        return self.content.result()[0]
+
+    @property
+    def lines(self) -> LineCounter:
+        """The lines of the file's bytes; waits until they are counted."""
+        return self.content.result()[1]
 
     @property
     def is_gzip(self) -> bool:
@@ -70,16 +101,19 @@ class SourceFile:
                 "Write it under another name and rename it when it is complete, then rerun.",
             )
 
-    def check_gzip(self, ref: TableRef) -> None:
+    def check_gzip(self, ref: TableRef) -> LineCounter:
         """Unpack the whole file once, because DuckDB takes a cut or corrupt gzip file for a shorter one.
 
+        Returns: the unpacked lines.
         Raises:
             SourceError: the stream is cut, or its checksum does not hold.
         """
+        lines = LineCounter()
         try:
             with self.open() as stream:
-                while stream.read(_CHUNK):
-                    pass
+                while chunk := stream.read(_CHUNK):
+                    lines.update(chunk)
+            return lines
         except (EOFError, OSError, zlib.error) as error:
             raise SourceError(
                 _cannot(ref, self.name), f"the gzip stream is damaged ({error})", "Fetch the file again."
@@ -127,18 +161,19 @@ def open_file(ref: TableRef, path: Path, *, root: Path, hashers: Executor) -> So
         raise SourceError(
             _cannot(ref, name), "it is empty, without even a header", "Export it again, or delete it if that is right."
         )
-    return SourceFile(path, name, stat.st_size, stat.st_mtime_ns, hashers.submit(_hash, ref, path, name))
+    return SourceFile(path, name, stat.st_size, stat.st_mtime_ns, hashers.submit(_read, ref, path, name))
 
 
-def _hash(ref: TableRef, path: Path, name: str) -> str:
-    digest = hashlib.sha256()
+def _read(ref: TableRef, path: Path, name: str) -> tuple[str, LineCounter]:
+    digest, lines = hashlib.sha256(), LineCounter()
     try:
         with path.open("rb", buffering=0) as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
+                lines.update(chunk)
     except OSError as error:
         raise _unreadable(ref, name, error) from error
-    return digest.hexdigest()
+    return digest.hexdigest(), lines
 
 
 def _unreadable(ref: TableRef, name: str, error: OSError) -> SourceError:
@@ -169,12 +204,13 @@ class GzipChecks:
         self._ref = ref
         self._files = [file for file in files if file.is_gzip]
         self._error: PlatformError | None = None
+        self._lines: dict[SourceFile, LineCounter] = {}
         self._thread = threading.Thread(target=self._check, name="dml-gzip-check", daemon=True)
 
     def _check(self) -> None:
         try:
             for file in self._files:
-                file.check_gzip(self._ref)
+                self._lines[file] = file.check_gzip(self._ref)
         except PlatformError as error:
             self._error = error
 
@@ -189,12 +225,14 @@ class GzipChecks:
             if self._error:
                 raise self._error from value
 
-    def finish(self) -> None:
+    def finish(self) -> dict[SourceFile, LineCounter]:
         """Wait for the checks.
 
+        Returns: the unpacked lines of each gzip file.
         Raises:
             SourceError: a stream is damaged.
         """
         self._thread.join()
         if self._error:
             raise self._error
+        return self._lines

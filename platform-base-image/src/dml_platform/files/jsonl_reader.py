@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import glob
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from dml_platform.core.errors import SchemaMismatchError, SourceError
 from dml_platform.core.naming import TableRef
 from dml_platform.files.config import PLATFORM_COLUMNS, CsvOptions, FileTable
 from dml_platform.files.discover import SourceFile
-from dml_platform.files.infer import SAMPLE_ROWS, measure_fit
+from dml_platform.files.infer import SAMPLE_ROWS, Fit, measure_fit
 from dml_platform.files.reader import Batch, unify
 from dml_platform.files.rejects import RAW_LINE_CHARS, REJECTS
 from dml_platform.lake.engine import quote, quote_name
 
 _LINES_AT_ONCE = 50_000
 _SAMPLE = "_dml_sample"
+_TYPES = {"BIGINT": "BIGINT", "UBIGINT": "BIGINT", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "VARCHAR": "VARCHAR"}
 
 
 def plan_jsonl(
@@ -51,7 +53,7 @@ def plan_jsonl(
         for name, kind in found.items():
             fit = fits.get(name)
             if fit is None:
-                columns[name] = unify(columns.get(name), kind)
+                columns[name] = _unify(connection, columns.get(name), kind)
             elif fit.cut or fit.failing * 2 > fit.values:
                 columns[name] = kind  # changed its type: the lake says so
     return [_batch(ref, columns, tuple(files), connection)]
@@ -82,21 +84,39 @@ def _read_keys(connection: DuckDBPyConnection, ref: TableRef, file: SourceFile) 
         f"FROM read_json({path}, format = 'newline_delimited', sample_size = -1, ignore_errors = true)"
     )
     types = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
-    if set(types) <= {"json"}:
+    if list(types) == ["json"]:
+        # Some line is no object, so DuckDB gives up on columns; the keys are those of the other lines.
         row = connection.execute(
-            f"SELECT count(*) FROM read_json_objects({path}, format = 'newline_delimited', ignore_errors = true) "
-            "WHERE json_type(json) = 'OBJECT'"
+            f"SELECT json_group_structure(json) FROM read_json_objects({path}, format = 'newline_delimited', "
+            "ignore_errors = true) WHERE json_type(json) = 'OBJECT'"
         ).fetchone()
-        if not row or not row[0]:
+        structure = json.loads(row[0]) if row and row[0] else {}
+        if not structure:
             raise SourceError(
                 what, "none of its lines is a JSON object", "Write one object a line, or correct 'format'."
             )
+        types = {
+            name: _TYPES.get(kind, "JSON") if isinstance(kind, str) else "JSON" for name, kind in structure.items()
+        }
     if reserved := sorted(set(types) & set(PLATFORM_COLUMNS)):
         raise SourceError(what, f"it has keys {reserved}, which the platform adds itself", "Rename them at the source.")
     return types
 
 
-def _measure(connection: DuckDBPyConnection, file: SourceFile, types: Mapping[str, str]):  # type: ignore[no-untyped-def]
+def _unify(connection: DuckDBPyConnection, left: str | None, right: str) -> str:
+    """As :func:`unify`, and objects get the keys of both."""
+    nested = ("]", ")")
+    if left is None or not left.endswith(nested):
+        return unify(left, right)
+    if not right.endswith(nested):
+        return left
+    row = connection.execute(
+        f"SELECT typeof(x) FROM (SELECT CAST(NULL AS {left}) AS x UNION ALL SELECT CAST(NULL AS {right}))"
+    ).fetchone()
+    return str(row[0]) if row else right
+
+
+def _measure(connection: DuckDBPyConnection, file: SourceFile, types: Mapping[str, str]) -> dict[str, Fit]:
     scalars = {name: kind for name, kind in types.items() if not kind.endswith(("]", ")")) or kind.startswith("DEC")}
     if not scalars:
         return {}

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from dml_platform.core.errors import PublishConflictError
+from dml_platform.core.errors import PublishConflictError, SourceError
 from dml_platform.core.naming import TableRef
 from dml_platform.files.config import PLATFORM_COLUMNS, FileTable
-from dml_platform.files.discover import GzipChecks, SourceFile, find_files, open_file
+from dml_platform.files.discover import GzipChecks, LineCounter, SourceFile, find_files, open_file
 from dml_platform.files.load import FILES_PROPERTY, LandedFile, Load
 from dml_platform.lake import Lake, PinnedTable
 from dml_platform.lake.schema import duckdb_type
@@ -119,9 +119,11 @@ def _land(
     try:
         with GzipChecks(ref, new) as checks:
             landed = Load(step, connection, ref, source, run_id, _known_columns(pinned)).write(new)
-            checks.finish()
+            unpacked = checks.finish()
         for file in new:
             file.check_unchanged(ref)
+        if source.format == "csv":
+            _check_counts(ref, source, landed, {file.name: unpacked.get(file) or file.lines for file in new})
         snapshots = {staged.ref: staged.snapshot_id for staged in step.publish()}
     finally:
         step.abandon()
@@ -150,6 +152,28 @@ def _choose_new(files: Sequence[SourceFile], known: Mapping[str, LandedFile], *,
             seen.add(file.sha256)
             new.append(file)
     return [] if mode == "table" and seen == set(known) else new
+
+
+def _check_counts(
+    ref: TableRef, source: FileTable, landed: Sequence[LandedFile], lines: Mapping[str, LineCounter]
+) -> None:
+    """Every line of data landed or was rejected; nothing is believed of a reader that lost some.
+
+    Line ends inside quotes make fewer records than lines, so there only a file of which nothing was read is caught; and
+    a blank line is a row where there is one column.
+    """
+    if source.csv.encoding == "utf-16":
+        return
+    for file in landed:
+        counter = lines[file.name]
+        expected, read = counter.lines - source.csv.header, file.rows + file.rejects
+        lost = read == 0 < expected if counter.has_quote else not expected <= read <= expected + counter.blank
+        if lost:
+            raise SourceError(
+                f"cannot land {file.name!r} in {ref.dotted!r}",
+                f"it has {expected:,} lines of data, but {read:,} were read",
+                "Check its line ends and csv options; if they are right, report this with the file.",
+            )
 
 
 def _known_columns(pinned: PinnedTable | None) -> dict[str, str]:
