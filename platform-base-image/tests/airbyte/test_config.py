@@ -38,11 +38,10 @@ def test_a_source_is_read() -> None:
 def test_a_wrong_key_is_named_without_its_neighbours(change: dict[str, Any], message: str) -> None:
     document = {
         "connector": PACKAGE,
-        "config": {"password": "hunter22"},
+        "config": {"password": "hunter22"},  # pragma: allowlist secret
         "streams": STREAMS,
         **change,
-    # pragma: allowlist nextline secret
-    }
+        }
     with pytest.raises(ConfigError, match=message) as caught:
         parse_source("shop", document)
     assert "hunter22" not in str(caught.value)
@@ -56,9 +55,8 @@ def test_secrets_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         {"url": "pg://me:${SHOP_PASSWORD}@db", "auth": {"client_secret": "abcdef"}, "parts": ["${SHOP_PASSWORD}"]},
     )
     assert config == {
-        "url": "pg://me:hunter22@db",
+        "url": "pg://me:hunter22@db",  # pragma: allowlist secret
         "auth": {"client_secret": "abcdef"},
         "parts": ["hunter22"],
-    # pragma: allowlist nextline secret
-    }
+        }
     assert secrets == {"hunter22", "abcdef"}
