@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from dml_platform.core.config import load_project_config
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import Project, read_project
 from dml_platform.core.settings import load_settings
@@ -42,8 +43,8 @@ def build_definitions(
         ConfigError: the folder is no project, or a file of it is wrong.
     """
     project = require_project(root)
-    own_settings = load_settings(project.root)
-    made: list[Any] = build_source_assets(project, load_sources(project))
+    config, settings = load_project_config(project.root), load_settings(project.root)
+    made: list[Any] = build_source_assets(project, load_sources(project), owner=config.owner)
     if project.dbt_dir.is_dir():
         from dml_platform.dbt.assets import build_dbt_assets
 
@@ -60,7 +61,12 @@ def build_definitions(
             "io_manager": LakeIOManager(project_root=str(project.root)),
             **(resource_overrides or {}),
         },
-        metadata={"project": project.name, "profile": own_settings.profile},
+        metadata={
+            "project": project.name,
+            "description": config.description or "",
+            "owner": config.owner or "",
+            "profile": settings.profile,
+        },
     )
 
 

@@ -79,8 +79,9 @@ def test_wrong_values_are_all_named_and_not_shown(monkeypatch: pytest.MonkeyPatc
     ("content", "message"),
     [
         ("settings: {duckdb: {memory_limit: 1}}", "DML_DUCKDB__MEMORY_LIMIT: Extra inputs are not permitted"),
-        ("settings: {lake: {warehouse: x}}", r"'settings' has keys \['lake'\].\nKeep only airbyte, dbt, duckdb"),
-        ("settings: [1]", "it is no mapping"),
+        ("settings: {lake: {warehouse: x}}", "settings.lake: Extra inputs are not permitted"),
+        ("settings: [1]", "settings: Input should be a valid dictionary"),
+        ("onwer: me", "onwer: Extra inputs are not permitted"),
         ("settings: {", "cannot read .*project.yaml"),
     ],
 )

@@ -12,6 +12,7 @@ import dagster as dg
 _CONFIG = """\
 # Written by `dml`; delete the file to have it written anew.
 telemetry: {enabled: false}
+nux: {enabled: false}
 run_queue: {max_concurrent_runs: 2}
 run_monitoring: {enabled: false}
 retention:

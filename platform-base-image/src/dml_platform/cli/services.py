@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,32 +100,34 @@ def _supervise(
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     state.parent.mkdir(parents=True, exist_ok=True)
-    dagster_home = ensure_home(settings.home)
-    environment = os.environ | {"DAGSTER_HOME": str(dagster_home), "DML_HOME": str(settings.home)}
+    environment = os.environ | {"DAGSTER_HOME": str(ensure_home(settings.home)), "DML_HOME": str(settings.home)}
+    ports = {project.name: _free_port() for project in projects}
     workspace = state.parent / "workspace.yaml"
-    commands, locations = {}, []
-    for project in projects:
-        grpc_port = _free_port()
-        commands[project.name] = _code_server(project, grpc_port)
-        locations.append({"grpc_server": {"host": _HOST, "port": grpc_port, "location_name": project.name}})
+    locations = [{"grpc_server": {"host": _HOST, "port": ports[name], "location_name": name}} for name in ports]
     workspace.write_text(yaml.safe_dump({"load_from": locations}), encoding="utf-8")
-    commands["webserver"] = [_script("dagster-webserver"), "-h", _HOST, "-p", str(port), "-w", str(workspace)]
-    commands["daemon"] = [_script("dagster-daemon"), "run", "-w", str(workspace)]
     services = [Service("supervisor", os.getpid(), psutil.Process().create_time(), "")]
+
+    def start(name: str, command: list[str]) -> None:
+        services.append(_start(name, command, environment, logs / f"{name}.log"))
+        _write_state(state, services)
+
     try:
-        for name, command in commands.items():
-            services.append(_start(name, command, environment, logs / f"{name}.log"))
-            _write_state(state, services)
         url = f"http://{_HOST}:{port}"
-        with console.status("starting Dagster") as status:
-            _wait_until_ready(services, url, [p.name for p in projects], status)
+        with console.status("loading the projects") as status:
+            for project in projects:
+                start(project.name, _code_server(project, ports[project.name]))
+            # Dagster's UI shows an error for a code server that it asks too early.
+            _wait(services, lambda: all(_answers(number) for number in ports.values()))
+            status.update("starting Dagster")
+            start("webserver", [_script("dagster-webserver"), "-h", _HOST, "-p", str(port), "-w", str(workspace)])
+            start("daemon", [_script("dagster-daemon"), "run", "-w", str(workspace)])
+            _wait(services, lambda: _are_loaded(url, set(ports)))
         (state.parent / "ready").write_text(url, encoding="utf-8")
         console.print(f"[bold green]ready[/] [link={url}]{url}[/link]   logs: {logs}")
         console.print("[dim]Ctrl-C stops it, or 'dml down' from another terminal[/]")
         _watch(services, console)
     finally:
-        for name in ("ready",):
-            (state.parent / name).unlink(missing_ok=True)
+        (state.parent / "ready").unlink(missing_ok=True)
         _stop(services[1:])
         state.unlink(missing_ok=True)
         console.print("stopped")
@@ -164,25 +166,33 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def _wait_until_ready(services: list[Service], url: str, names: list[str], status: Any) -> None:
+def _wait(services: list[Service], is_ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _READY_S
-    while time.monotonic() < deadline:
+    while not is_ready():
         for service in services[1:]:
             if service.process() is None:
                 raise PermanentError(
                     f"cannot start {service.name!r}", "it ended:\n" + _tail(service.log), f"See {service.log}."
                 )
-        entries = _location_entries(url)
-        errors = [e for e in entries if e["locationOrLoadError"] and "message" in e["locationOrLoadError"]]
-        if errors:
-            message = errors[0]["locationOrLoadError"]["message"].strip()
-            raise PermanentError(f"cannot load project {errors[0]['name']!r}", message, "Correct it and start again.")
-        loaded = {e["name"] for e in entries if e["loadStatus"] == "LOADED" and e["locationOrLoadError"]}
-        status.update(f"starting Dagster: {len(loaded)} of {len(names)} projects loaded")
-        if loaded >= set(names):
-            return
+        if time.monotonic() > deadline:
+            raise PermanentError(
+                "cannot start Dagster", f"it was not ready after {_READY_S:.0f} s", f"See {services[-1].log}."
+            )
         time.sleep(0.3)
-    raise PermanentError("cannot start Dagster", f"it was not ready after {_READY_S:.0f} s", f"See {services[1].log}.")
+
+
+def _are_loaded(url: str, names: set[str]) -> bool:
+    entries = _location_entries(url)
+    for entry in entries:
+        if message := (entry["locationOrLoadError"] or {}).get("message"):
+            raise PermanentError(f"cannot load project {entry['name']!r}", message.strip(), "Correct it, start again.")
+    return {e["name"] for e in entries if e["loadStatus"] == "LOADED" and e["locationOrLoadError"]} >= names
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((_HOST, port)) == 0
 
 
 def _location_entries(url: str) -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dml_platform.core.config import load_project_config
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import project_root as find_project_root
 from dml_platform.core.project import state_home
@@ -149,7 +149,7 @@ def load_settings(project_root: Path | None = None) -> Settings:
     project_root = project_root or find_project_root()
     known = set(known_variables()) | LAUNCHER_VARIABLES
     _refuse_unknown(known)
-    values = _project_values(project_root)
+    values = load_project_config(project_root).settings.model_dump(exclude_defaults=True) if project_root else {}
     values.setdefault("home", state_home(project_root))
     try:
         settings = Settings(**values)
@@ -177,25 +177,6 @@ def _refuse_unknown(known: set[str]) -> None:
         f"unknown environment variable {', '.join(hints)}",
         "Correct or unset it; 'dml doctor --settings' lists all that are read.",
     )
-
-
-def _project_values(project_root: Path | None) -> dict[str, Any]:
-    path = project_root / "config" / "project.yaml" if project_root else None
-    if path is None or not path.is_file():
-        return {}
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"cannot read {path}", str(error), "Correct the YAML.") from error
-    settings = document.get("settings") or {}
-    sections = {"duckdb", "airbyte", "dbt"}
-    if not isinstance(settings, dict) or set(settings) - sections:
-        raise ConfigError(
-            f"cannot read {path}",
-            f"'settings' has keys {sorted(settings)}" if isinstance(settings, dict) else "it is no mapping",
-            f"Keep only {', '.join(sorted(sections))} below 'settings'.",
-        )
-    return settings
 
 
 def _describe(error: Any) -> str:

@@ -41,7 +41,6 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None
         "SET autoinstall_known_extensions=false",
         "SET preserve_insertion_order=false",
         "SET TimeZone='UTC'",
-        "SET enable_progress_bar=false",
     ):
         connection.execute(statement)
     if settings.is_s3:

@@ -1,0 +1,54 @@
+"""``config/project.yaml``: who owns a project, what it is, and its defaults for settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dml_platform.core.errors import ConfigError
+
+
+class SettingsDefaults(BaseModel):
+    """A project's defaults of ``DML_<SECTION>__<FIELD>``; addresses and credentials come from the environment only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    duckdb: dict[str, Any] = {}
+    airbyte: dict[str, Any] = {}
+    dbt: dict[str, Any] = {}
+
+
+class ProjectConfig(BaseModel):
+    """One project's own words about itself. ``owner`` is an e-mail address or ``team:<name>``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    owner: str | None = None
+    description: str | None = None
+    settings: SettingsDefaults = SettingsDefaults()
+
+
+def load_project_config(project_root: Path) -> ProjectConfig:
+    """Read ``config/project.yaml``; a project without one has no owner and no defaults.
+
+    Raises:
+        ConfigError: the file does not parse, or a key is unknown or wrong; the message names each.
+    """
+    path = project_root / "config" / "project.yaml"
+    if not path.is_file():
+        return ProjectConfig()
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"cannot read {path}", str(error), "Correct the YAML.") from error
+    try:
+        return ProjectConfig.model_validate(document)
+    except ValidationError as error:
+        problems = (
+            f"{'.'.join(str(part) for part in found['loc']) or 'the file'}: {found['msg']}"
+            for found in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigError(f"cannot read {path}", "; ".join(problems), "Correct it.") from None
