@@ -41,7 +41,7 @@ def test_a_wrong_key_is_named_without_its_neighbours(change: dict[str, Any], mes
         "config": {"password": "hunter22"},  # pragma: allowlist secret
         "streams": STREAMS,
         **change,
-        }
+    }
     with pytest.raises(ConfigError, match=message) as caught:
         parse_source("shop", document)
     assert "hunter22" not in str(caught.value)
@@ -58,5 +58,5 @@ def test_secrets_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         "url": "pg://me:hunter22@db",  # pragma: allowlist secret
         "auth": {"client_secret": "abcdef"},
         "parts": ["hunter22"],
-        }
+    }
     assert secrets == {"hunter22", "abcdef"}
