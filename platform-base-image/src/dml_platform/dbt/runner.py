@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class BuildResult:
 
 
 def target_dir(project: Project) -> Path:
-    """Where this process's dbt keeps its manifest and parse cache.
+    """Where the parsed project is kept; only ``ensure_manifest`` writes there, so an image may hold it read-only.
 
     Apart from a terminal's ``target/``: dbt caches the project's path as it was given, and a relative one would break here.
     """
@@ -85,7 +86,7 @@ def ensure_manifest(project: Project) -> Path:
     digest = _digest(project.dbt_dir)
     if manifest.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
         return manifest
-    outcome = _invoke(["parse", "--quiet"], project)
+    outcome = _invoke(["parse", "--quiet"], project, target=target)
     if not outcome.success:
         raise ConfigError(
             f"cannot parse the dbt project in {project.dbt_dir}",
@@ -120,13 +121,17 @@ def build(
     )
     folder.mkdir(parents=True, exist_ok=True)
     session.database.unlink(missing_ok=True)
+    # dbt's results and compiled SQL are the run's own, so that runs at the same time do not write over each other's.
+    target = session.database.with_suffix(".dbt")
+    parsed = ensure_manifest(project).with_name("partial_parse.msgpack")
     arguments = ["build", "--quiet", "--threads", str(lake.settings.dbt.threads)]
+    arguments += ["--partial-parse-file-path", str(parsed)]
     if full_refresh:
         arguments.append("--full-refresh")
     if select:
         arguments += ["--select", *_with_foundations(project, select)]
     with activate(session):
-        outcome = _invoke(arguments, project, on_node=on_node)
+        outcome = _invoke(arguments, project, target=target, on_node=on_node)
     nodes = _node_results(outcome)
     error = _error_of(session, outcome, nodes, run_id)
     result = BuildResult(
@@ -139,6 +144,7 @@ def build(
     )
     if error is None:
         session.database.unlink(missing_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
     elif session.staged:
         session.step.abandon()
     _forget_old_files(lake, project)
@@ -147,7 +153,7 @@ def build(
 
 
 def _invoke(
-    arguments: list[str], project: Project, *, on_node: Callable[[NodeResult], None] | None = None
+    arguments: list[str], project: Project, *, target: Path, on_node: Callable[[NodeResult], None] | None = None
 ) -> Any:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
@@ -157,7 +163,7 @@ def _invoke(
             on_node(_from_event(event))
 
     folder = str(project.dbt_dir)
-    common = ["--project-dir", folder, "--profiles-dir", folder, "--target-path", str(target_dir(project))]
+    common = ["--project-dir", folder, "--profiles-dir", folder, "--target-path", str(target)]
     # dbt never closes its log file; what it would hold is in the run's own log and record.
     common += ["--no-send-anonymous-usage-stats", "--no-version-check", "--log-level-file", "none"]
     try:
@@ -282,6 +288,7 @@ def _forget_old_files(lake: Lake, project: Project) -> None:
     files = (lake.settings.home / "runs" / project.name).glob("*/*.duckdb")
     for path in sorted(files, key=lambda p: p.stat().st_mtime, reverse=True)[lake.settings.dbt.keep_failed_runs :]:
         path.unlink(missing_ok=True)
+        shutil.rmtree(path.with_suffix(".dbt"), ignore_errors=True)
 
 
 def _one_line(text: str | None) -> str:
