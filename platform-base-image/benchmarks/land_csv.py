@@ -4,7 +4,8 @@
 
 Each measurement is a process of its own and the two kinds alternate, so that what else the machine does reaches both.
 Seconds are those of the copy and of the landing (hashing, reading, writing, committing, publishing) in a process that
-has done the same with ten rows before, so without imports; the peak is the whole process's. Exits 1 when the ratio of the medians or the landing's peak is over its bound.
+has done the same with ten rows before, so without imports; the peak is the whole process's. Exits 1 when the
+ratio of the medians or the landing's peak is over its bound.
 """
 
 from __future__ import annotations
