@@ -104,9 +104,17 @@ def land(records: int, folder: Path) -> None:
         },
     )
     (landing,) = land_streams(lake, "bench", "bench", source, run_id="bench")
+    assert landing.rows == records
+
+
+def verify(records: int, folder: Path) -> None:
+    """Every record is in the table, once."""
+    from dml_platform.core.settings import Settings
+    from dml_platform.lake import open_lake
+
+    lake = open_lake(Settings(home=folder / "home"))
     query = "SELECT count(*), count(DISTINCT id) FROM bench.raw.bench__orders"
     assert lake.sql(query).fetchall() == [(records, records)], "rows were lost or doubled"
-    assert landing.rows == records
 
 
 def duckdb_file(records: int, folder: Path) -> None:
@@ -167,7 +175,7 @@ WAYS: dict[str, Callable[[int, Path], None]] = {
 
 
 def measure(way: str, records: int) -> tuple[float, float, float]:
-    """Records a second, CPU seconds and peak memory in MB of one way, in a process of its own; imports are not counted."""
+    """Records a second, CPU seconds and peak memory in MB of one way, in its own process, without imports."""
     done = subprocess.run(
         [sys.executable, __file__, "--way", way, "--records", str(records)], stdout=subprocess.PIPE, check=True
     )
@@ -186,7 +194,10 @@ def run_way(way: str, records: int) -> None:
         started, cpu = time.perf_counter(), _cpu_seconds()
         WAYS[way](records, Path(folder))
         seconds, cpu = time.perf_counter() - started, _cpu_seconds() - cpu
-    print(seconds, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if way == "land":
+            verify(records, Path(folder))
+    print(seconds, cpu, peak)
 
 
 def _cpu_seconds() -> float:

@@ -207,6 +207,8 @@ class _Landing:
 
     def _finish(self) -> None:
         """The connector did its work: commit the rest, then let the full refreshes become visible."""
+        if self._progress:
+            self._progress(f"publishing {sum(b.records for b in self._buffers.values()):,} records")
         cuts = {b.name: b.cut(at_mark=False) for b in self._incremental}
         self._worker.do(lambda: self._committer.commit(cuts, at_end=True))
         if self._full:

@@ -87,7 +87,7 @@ def _select(plan: StreamPlan, source: str) -> str:
     values = "".join(f"{_convert(f'v.{quote_name(n)}', kind)} AS {quote_name(n)}, " for n, kind in plan.columns)
     return (
         f"SELECT {values}{_extra(names)} AS _extra, make_timestamptz(CAST(emitted_at * 1000 AS BIGINT)) AS _emitted_at "
-        f"FROM (SELECT data, emitted_at, {_shape(plan)} AS v FROM {source} WHERE json_type(data) = 'OBJECT')"
+        f"FROM (SELECT data, emitted_at, {_shape(plan)} AS v FROM {source} WHERE starts_with(data, '{{'))"
     )
 
 
