@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from dml_platform.core.errors import ConfigError
-from dml_platform.core.project import workspace_root
 
 
 def run_tests(arguments: list[str], start: Path | None = None) -> int:
@@ -25,10 +24,10 @@ def run_tests(arguments: list[str], start: Path | None = None) -> int:
 
 
 def _find_noxfile(here: Path) -> Path:
-    nearest = [folder / "noxfile.py" for folder in (here, *here.parents) if (folder / "noxfile.py").is_file()]
-    if not nearest:
-        root = workspace_root(here)
-        raise ConfigError(
-            "cannot run the tests", f"there is no noxfile.py in or above {root}", "Change into a project's folder."
-        )
-    return nearest[0]
+    """The nearest upward; from elsewhere, that of the tree whose environment this is."""
+    for folder in (here, *here.parents, Path(sys.prefix).parent):
+        if (folder / "noxfile.py").is_file():
+            return folder / "noxfile.py"
+    raise ConfigError(
+        "cannot run the tests", f"there is no noxfile.py in or above {here}", "Change into a project's folder."
+    )

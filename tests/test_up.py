@@ -1,0 +1,175 @@
+"""`./dml up` as a person uses it: in a real browser, from the click on "Materialize all" to the run's log; then nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+ROOT = Path(__file__).parent.parent
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("up") / ".dml"
+
+
+@pytest.fixture(scope="module")
+def environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("DML_")}
+    return kept | {"DML_HOME": str(home)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} within {seconds} s"
+        time.sleep(0.2)
+
+
+def started_by_up(home: Path) -> list[psutil.Process]:
+    """Every process that carries this test's state folder in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("DML_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def address(home: Path, environment: dict[str, str]) -> Iterator[str]:
+    port = free_port()
+    command = [str(ROOT / "dml"), "up", "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith(f"ready http://127.0.0.1:{port}"), line + process.stdout.read()
+    yield f"http://127.0.0.1:{port}"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    process.stdout.close()
+    wait(lambda: started_by_up(home) == [], seconds=20, what="Ctrl-C ends every process")
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium or google-chrome on the path")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        shown = browser.new_page(viewport={"width": 1600, "height": 1000})
+        shown.set_default_timeout(60_000)
+        yield shown
+        browser.close()
+
+
+def ask(address: str, query: str) -> Any:
+    request = urllib.request.Request(
+        f"{address}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=30) as response:
+        return json.load(response)["data"]
+
+
+def newest_run(address: str) -> dict[str, str]:
+    runs = ask(address, "{runsOrError(limit: 1) {... on Runs {results {id status}}}}")["runsOrError"]["results"]
+    return runs[0] if runs else {"id": "", "status": ""}
+
+
+def test_everything_is_materialised_from_the_ui_and_seen_there(address: str, page: Page) -> None:
+    page.goto(f"{address}/locations")
+    expect(page.get_by_text("Loaded", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="sales")).to_be_visible()
+
+    page.goto(f"{address}/asset-groups")
+    page.get_by_role("button", name=re.compile("Materialize all")).click()
+    wait(lambda: newest_run(address)["status"] in ("SUCCESS", "FAILURE"), seconds=240, what="the run ends")
+    run = newest_run(address)
+    assert run["status"] == "SUCCESS"
+
+    page.goto(f"{address}/runs")
+    expect(page.get_by_text(run["id"][:8])).to_be_visible()
+    page.goto(f"{address}/runs/{run['id']}")
+    expect(page.get_by_text("sales_dbt").first).to_be_visible()
+    expect(page.get_by_text(re.compile("success model fct_daily_revenue|RUN_SUCCESS")).first).to_be_visible()
+
+    page.goto(f"{address}/assets/sales/marts/fct_daily_revenue?view=overview")
+    expect(page.get_by_text("snapshot_id").first).to_be_visible()
+    page.goto(f"{address}/assets/sales/marts/fct_daily_revenue?view=events")
+    expect(page.get_by_text("preview").first).to_be_visible()
+    page.goto(f"{address}/assets/sales/marts/fct_purchases?view=checks")
+    expect(page.get_by_text("Passed", exact=True).first).to_be_visible()
+    expect(page.get_by_text("failing_rows").first).to_be_visible()
+    page.goto(f"{address}/assets/sales/marts/customer_forecast?view=lineage&lineageScope=upstream&lineageDepth=5")
+    expect(page.get_by_text("cdnow__purchases").first).to_be_visible()
+
+
+def test_metadata_of_the_run_has_rows_preview_and_plot(address: str) -> None:
+    query = """{assetOrError(assetKey: {path: ["sales", "marts", "fct_daily_revenue"]}) {... on Asset {
+      assetMaterializations(limit: 1) {metadataEntries {label ... on IntMetadataEntry {intValue}
+        ... on MarkdownMetadataEntry {mdStr}}}}}}"""
+    [event] = ask(address, query)["assetOrError"]["assetMaterializations"]
+    entries = {entry["label"]: entry for entry in event["metadataEntries"]}
+    assert entries["dagster/row_count"]["intValue"] == 546
+    assert entries["preview"]["mdStr"].startswith("| revenue_date |")
+    assert entries["plot"]["mdStr"].startswith("![plot](data:image/png;base64,")
+
+
+def test_second_up_is_refused(address: str, environment: dict[str, str]) -> None:
+    done = subprocess.run([str(ROOT / "dml"), "up"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot start: it is already running." in done.stderr
+
+
+def test_down_stops_what_a_killed_supervisor_left(tmp_path: Path, environment: dict[str, str]) -> None:
+    home = tmp_path / ".dml"
+    mine = environment | {"DML_HOME": str(home)}
+    dml = [str(ROOT / "dml")]
+    up = [*dml, "up", "--detach", "--port", str(free_port())]
+    subprocess.run(up, env=mine, check=True, stdout=subprocess.PIPE, timeout=240)
+    state = json.loads((home / "up" / "state.json").read_text())
+    assert [service["name"] for service in state] == ["supervisor", "sales", "webserver", "daemon"]
+    os.kill(state[0]["pid"], signal.SIGKILL)
+
+    subprocess.run([*dml, "down"], env=mine, check=True, stdout=subprocess.PIPE, timeout=60)
+
+    wait(lambda: started_by_up(home) == [], seconds=20, what="nothing is left running")
+    again = subprocess.run([*dml, "down"], env=mine, check=True, capture_output=True, text=True)
+    assert again.stdout == "nothing was running\n"
