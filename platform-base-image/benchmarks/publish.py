@@ -35,7 +35,7 @@ def main() -> int:
             together.append(seconds(step.publish))
             step = stage(lake, refs, 2 * pair + 1)
             apart.append(seconds(lambda step=step: publish_apart(lake, step)))  # type: ignore[misc]
-            assert all(lake.pin(ref).rows == 2 * pair + 2 for ref in refs)
+            assert all(lake.pin(ref).rows == 2 * pair + 1 for ref in refs)
     took, peer = statistics.median(together), statistics.median(apart)
     print(
         f"publish of {options.tables} tables: together {took:.3f} s (bound {BOUND_S} s), "
