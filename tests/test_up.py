@@ -1,4 +1,4 @@
-"""`./dml up` as a person uses it: in a real browser, from the click on "Materialize all" to the run's log; then nothing is left."""
+"""`./dml up` as a person uses it: a real browser, a click on "Materialize all", the run's log; then nothing is left."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ MAX_TOTAL_ERROR_PCT = 20.0
         dg.AssetCheckSpec(
             "forecast_is_close",
             asset=FORECAST,
-            description=f"Fitted to 39 weeks, the model misses the total of the rest by at most {MAX_TOTAL_ERROR_PCT:.0f}%.",
+            description=f"Fitted to 39 weeks, it misses the total of the rest by at most {MAX_TOTAL_ERROR_PCT:.0f}%.",
         )
     ],
     description=(
-        f"Purchases expected of each customer in the {HORIZON_WEEKS} weeks after the history ends, one row per customer. "
+        f"Purchases expected in the {HORIZON_WEEKS} weeks after the history ends, one row per customer. "
         "BG/NBD model (Fader, Hardie and Lee 2005)."
     ),
 )

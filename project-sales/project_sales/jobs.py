@@ -8,7 +8,9 @@ import dagster as dg
 DROP_FOLDER = Path(__file__).parents[1] / "data" / "drop"
 
 daily = dg.define_asset_job(
-    "daily", selection=dg.AssetSelection.all(), description="Ingest every source, build and test the models, publish, forecast."
+    "daily",
+    selection=dg.AssetSelection.all(),
+    description="Ingest every source, build and test the models, publish, forecast.",
 )
 
 daily_schedule = dg.ScheduleDefinition(

@@ -10,8 +10,8 @@ import dagster as dg
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dml_platform.airbyte.config import AirbyteSource, parse_source
 from dml_platform.airbyte.catalog import table_name
+from dml_platform.airbyte.config import AirbyteSource, parse_source
 from dml_platform.airbyte.land import land_streams
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.naming import TableRef
@@ -48,7 +48,9 @@ def load_sources(project: Project) -> dict[str, Source]:
     except yaml.YAMLError as error:
         raise ConfigError(f"cannot read {path}", str(error), "Correct the YAML.") from error
     if not isinstance(document, dict) or set(document) - {"sources"}:
-        raise ConfigError(f"cannot read {path}", "it has other keys than 'sources'", "Put every source below 'sources:'.")
+        raise ConfigError(
+            f"cannot read {path}", "it has other keys than 'sources'", "Put every source below 'sources:'."
+        )
     return {name: _parse(name, entry) for name, entry in (document.get("sources") or {}).items()}
 
 

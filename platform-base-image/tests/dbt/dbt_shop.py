@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project, read_project
 from dml_platform.core.settings import load_settings

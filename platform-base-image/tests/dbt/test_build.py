@@ -7,6 +7,7 @@ import json
 import duckdb
 import pytest
 from dbt_shop import land_orders
+
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PublishConflictError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
@@ -116,7 +117,9 @@ def test_publishing_is_refused_when_another_run_published_meanwhile(project: Pro
     def publish_in_between(node: object) -> None:
         if getattr(node, "name", "") == "unique_fct_orders_order_id":
             other = shop_lake.step("other", "x")
-            other.write_query(FCT_ORDERS, shop_lake.connect(), "select 9 as order_id, 9 as amount_cents, 'x' as country")
+            other.write_query(
+                FCT_ORDERS, shop_lake.connect(), "select 9 as order_id, 9 as amount_cents, 'x' as country"
+            )
             other.publish()
 
     result = build(project, shop_lake, run_id="r2", on_node=publish_in_between)

@@ -128,7 +128,11 @@ def test_killed_run_leaves_readers_whole_and_the_next_run_healthy(
 ) -> None:
     before = heads(published_lake)
     process = subprocess.Popen(
-        [*DML, "run"], cwd=PROJECT, env=clean_environment(published_lake), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*DML, "run"],
+        cwd=PROJECT,
+        env=clean_environment(published_lake),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     deadline = time.monotonic() + 120
     while not reached(published_lake, moment, before) and process.poll() is None:
@@ -222,7 +226,11 @@ def test_connector_without_network_is_told_and_files_still_land(dml: Dml, tmp_pa
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
-        ("DML_LAKE__WAREHUOSE", "x", "unknown environment variable 'DML_LAKE__WAREHUOSE' (did you mean DML_LAKE__WAREHOUSE?)"),
+        (
+            "DML_LAKE__WAREHUOSE",
+            "x",
+            "'DML_LAKE__WAREHUOSE' (did you mean DML_LAKE__WAREHOUSE?)",
+        ),
         ("DML_DUCKDB__THREADS", "many", "DML_DUCKDB__THREADS"),
         ("DML_PROFILE", "server", "DML_LAKE__CATALOG_URI, DML_LAKE__WAREHOUSE are not set"),
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -30,7 +30,7 @@ console = Console() if sys.stdout.isatty() else Console(width=200)
 errors = Console(stderr=True)
 
 ProjectOption = Annotated[
-    Optional[str],  # noqa: UP007 - typer reads it at run time, on Python 3.10 too
+    str | None,
     typer.Option("--project", "-p", help="Which project; needed only where several are side by side."),
 ]
 
@@ -100,9 +100,9 @@ def down() -> None:
 
 @app.command()
 def sql(
-    query: Annotated[Optional[str], typer.Argument(help="SQL; without it a prompt opens.")] = None,  # noqa: UP007
+    query: Annotated[str | None, typer.Argument(help="SQL; without it a prompt opens.")] = None,
     run_id: Annotated[
-        Optional[str],  # noqa: UP007
+        str | None,
         typer.Option("--run", help="Open the private DuckDB file that a failed run left behind."),
     ] = None,
     output: Annotated[str, typer.Option("--format", "-f", help="table, csv or json.")] = "table",
@@ -124,7 +124,7 @@ def tables(project: ProjectOption = None) -> None:
 
 @app.command()
 def history(
-    table: Annotated[Optional[str], typer.Argument(help="project.layer.name; without it: the runs.")] = None,  # noqa: UP007
+    table: Annotated[str | None, typer.Argument(help="project.layer.name; without it: the runs.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20,
 ) -> None:
     """List a table's published states, or the last runs."""
@@ -166,7 +166,7 @@ def main() -> None:
             traceback.print_exc()
         errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         code = error.exit_code
-    except Exception as error:  # the process's edge
+    except Exception as error:  # noqa: BLE001 - the process's edge
         if debug:
             traceback.print_exc()
         else:

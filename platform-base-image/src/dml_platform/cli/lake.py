@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import sys
@@ -17,6 +18,10 @@ from dml_platform.core.errors import ConfigError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.runrecord import read_records
 from dml_platform.lake import Lake, open_lake
+
+_LIST_TABLES = """
+SELECT database_name || '.' || schema_name || '.' || view_name AS table_name
+FROM duckdb_views() WHERE NOT internal ORDER BY 1;"""
 
 
 def sql(console: Console, query: str | None, *, run_id: str | None, output: str, max_rows: int) -> None:
@@ -161,10 +166,8 @@ def _print(console: Console, result: duckdb.DuckDBPyConnection, *, output: str, 
 
 
 def _prompt(console: Console, connection: duckdb.DuckDBPyConnection, *, output: str, max_rows: int) -> None:
-    try:
+    with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() editing and history where the platform has it
-    except ImportError:
-        pass
     console.print("[dim]SQL over the published tables; end with ; — .tables lists them, .quit leaves[/]")
     pending = ""
     while True:
@@ -176,7 +179,7 @@ def _prompt(console: Console, connection: duckdb.DuckDBPyConnection, *, output: 
         if not pending and line.strip() in (".quit", ".exit", "exit", "quit"):
             return
         if not pending and line.strip() == ".tables":
-            line = "SELECT database_name || '.' || schema_name || '.' || view_name AS table_name FROM duckdb_views() WHERE NOT internal ORDER BY 1;"
+            line = _LIST_TABLES
         pending = f"{pending}\n{line}".strip()
         if not pending.endswith(";"):
             continue

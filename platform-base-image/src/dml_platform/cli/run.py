@@ -86,7 +86,9 @@ def _execute(project: Project, console: Console, *, select: str = "*", full_refr
             ).resolve_job_def(_JOB)
         except (dg.DagsterInvalidSubsetError, dg.DagsterInvalidDefinitionError) as error:
             raise ConfigError(
-                f"cannot run {select!r}", str(error).splitlines()[0], "Select assets such as 'sales/marts/fct_purchases+'."
+                f"cannot run {select!r}",
+                str(error).splitlines()[0],
+                "Select assets such as 'sales/marts/fct_purchases+'.",
             ) from error
     dbt_ops = [n for n in job.graph.node_dict if n == f"{project.name}_dbt"]
     config = {"ops": {name: {"config": {"full_refresh": True}} for name in dbt_ops}} if full_refresh else {}
@@ -134,7 +136,7 @@ def _progress(instance: dg.DagsterInstance, console: Console) -> Iterator[list[s
         try:
             yield failed
         finally:
-            del instance.handle_new_event  # type: ignore[misc]
+            del instance.handle_new_event
 
 
 def _failure_of(result: dg.ExecuteInProcessResult, failed_steps: list[str], run_id: str) -> PlatformError:

@@ -94,9 +94,7 @@ def down(console: Console) -> None:
     console.print(f"stopped {', '.join(s.name for s in running)}" if running else "nothing was running")
 
 
-def _supervise(
-    console: Console, settings: Settings, projects: list[Project], state: Path, *, port: int
-) -> None:
+def _supervise(console: Console, settings: Settings, projects: list[Project], state: Path, *, port: int) -> None:
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     state.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from dml_platform.lake.reporting import RETRY_POLICY, Plot, failure, failures, s
 _UNIQUE_ID = "dagster_dbt/unique_id"
 
 
-class LakeTranslator(DagsterDbtTranslator):  # type: ignore[misc]
+class LakeTranslator(DagsterDbtTranslator):
     """Names dbt's nodes as the lake does, so that lineage joins up with what landed."""
 
     def __init__(self, project: Project) -> None:

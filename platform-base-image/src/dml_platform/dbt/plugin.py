@@ -31,7 +31,8 @@ class Plugin(BasePlugin):
     def initialize(self, plugin_config: dict[str, Any]) -> None:
         """Take the caller's session; nothing is opened yet."""
         assert self.creds is not None
-        self._session = _translated(lambda: sessions.current(self.creds.database))
+        project = self.creds.database
+        self._session = _translated(lambda: sessions.current(project))
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
         """Attach the private file as the project's database and pin every published table as a view."""
@@ -75,6 +76,8 @@ class Plugin(BasePlugin):
     def _write(self, target: TargetConfig) -> None:
         relation, config = target.relation, target.config
         assert target.location is not None
+        assert relation.schema
+        assert relation.identifier
         ref = TableRef(self._session.project, relation.schema, relation.identifier)
         key = config["unique_key"] or []
         cursor = self._connection.cursor()

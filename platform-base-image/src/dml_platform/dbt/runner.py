@@ -1,6 +1,6 @@
 """Running dbt in this process: parse when files changed, build a selection, publish, say what failed.
 
-dbt's own program starts a new process each time; staying in ours saves its start-up and lets results come back as objects.
+dbt's own program starts a new process each time; staying in ours saves its start-up, and results come back as objects.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class BuildResult:
 def target_dir(project: Project) -> Path:
     """Where the parsed project is kept; only ``ensure_manifest`` writes there, so an image may hold it read-only.
 
-    Apart from a terminal's ``target/``: dbt caches the project's path as it was given, and a relative one would break here.
+    Apart from a terminal's ``target/``: dbt caches the project's path as it was given; a relative one would break here.
     """
     return project.dbt_dir / "target" / "dml"
 
@@ -110,15 +110,13 @@ def build(
     """Build and test a selection in a private DuckDB file, then publish all of it or nothing.
 
     Args:
-        select: dbt unique ids or selectors; empty for the whole project. Views and seeds that they stand on are built along.
+        select: dbt unique ids or selectors; empty for the whole project. Views and seeds below them are built along.
         on_node: called as each node finishes.
     Returns: results; ``error`` is set, not raised, where something failed, so that the caller can report every node.
     """
     started, clock = utc_now(), time.monotonic()
     folder = lake.settings.home / "runs" / project.name / run_id
-    session = Session(
-        lake=lake, project=project.name, step=lake.step(run_id, step), database=folder / f"{step}.duckdb"
-    )
+    session = Session(lake=lake, project=project.name, step=lake.step(run_id, step), database=folder / f"{step}.duckdb")
     folder.mkdir(parents=True, exist_ok=True)
     session.database.unlink(missing_ok=True)
     # dbt's results and compiled SQL are the run's own, so that runs at the same time do not write over each other's.
@@ -250,8 +248,10 @@ def _with_foundations(project: Project, select: Sequence[str]) -> list[str]:
                 found.add(parent)
                 pending.append(parent)
     selectors = [s for s in select if s not in nodes]
-    return sorted({".".join(nodes[i]["fqn"]) if nodes[i]["resource_type"] != "test" else nodes[i]["name"] for i in found})\
+    return (
+        sorted({".".join(nodes[i]["fqn"]) if nodes[i]["resource_type"] != "test" else nodes[i]["name"] for i in found})
         + selectors
+    )
 
 
 def _digest(folder: Path) -> str:
@@ -264,9 +264,7 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _record(
-    project: Project, lake: Lake, run_id: str, step: str, started: str, result: BuildResult
-) -> RunRecord:
+def _record(project: Project, lake: Lake, run_id: str, step: str, started: str, result: BuildResult) -> RunRecord:
     return RunRecord(
         project=project.name,
         run_id=run_id,

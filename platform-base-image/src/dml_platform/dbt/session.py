@@ -25,8 +25,8 @@ _active: Session | None = None
 class Session:
     """State of one invocation.
 
-    ``database`` is the private DuckDB file; ``pinned`` maps tables to the snapshots that were read; ``published`` is None
-    until the end of the invocation; ``held_back`` says why nothing was published.
+    ``database`` is the private DuckDB file; ``pinned`` maps tables to the snapshots that were read; ``published`` is
+    None until the end of the invocation; ``held_back`` says why nothing was published.
     """
 
     lake: Lake

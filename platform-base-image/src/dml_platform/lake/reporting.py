@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # A function, or where to find it ("package.module:function") so that plotting libraries load only when a plot is made.
-Plot = Union[Callable[["pd.DataFrame"], "Figure"], str]
+Plot = Union[Callable[["pd.DataFrame"], "Figure"], str]  # noqa: UP007 - evaluated, with names that are not imported
 
 # Only errors that say a retry can help are retried: see `failures`.
 RETRY_POLICY = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
@@ -49,7 +49,7 @@ def failures() -> Iterator[None]:
         raise failure(error) from error
     except dg.Failure:
         raise
-    except Exception as error:  # noqa: BLE001 - the step's edge; Dagster would retry a programming error
+    except Exception as error:
         raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
 
 
