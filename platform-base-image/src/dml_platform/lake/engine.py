@@ -41,6 +41,7 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None
         "SET autoinstall_known_extensions=false",
         "SET preserve_insertion_order=false",
         "SET TimeZone='UTC'",
+        "SET enable_progress_bar=false",  # it goes to stdout, into the output of whoever reads a pipe
     ):
         connection.execute(statement)
     if settings.is_s3:
