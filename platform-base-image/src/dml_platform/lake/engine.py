@@ -41,9 +41,12 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None
         "SET autoinstall_known_extensions=false",
         "SET preserve_insertion_order=false",
         "SET TimeZone='UTC'",
-        "SET enable_progress_bar=false",  # it goes to stdout, into the output of whoever reads a pipe
     ):
         connection.execute(statement)
+    # The bar goes to stdout, into whoever reads a pipe. In Jupyter it is off, and naming it asks for ipywidgets.
+    shown = connection.execute("SELECT current_setting('enable_progress_bar')").fetchone()
+    if shown and shown[0]:
+        connection.execute("SET enable_progress_bar=false")
     if settings.is_s3:
         load_extension(connection, "httpfs")
         connection.execute(_s3_secret(settings))
