@@ -152,3 +152,20 @@ def test_two_columns_of_one_name_are_refused(lake: Lake) -> None:
 def test_type_that_iceberg_does_not_have_is_refused(lake: Lake) -> None:
     with pytest.raises(SchemaMismatchError, match="column 'd' is INTERVAL, a type that Iceberg does not have"):
         write(lake, "select interval 1 day as d")
+
+
+def test_replacing_a_table_again_and_again_keeps_as_many_manifests(lake: Lake) -> None:
+    def count_manifests() -> int:
+        table = lake.catalog.load_table(REF.identifier)
+        snapshot = table.current_snapshot()
+        assert snapshot is not None
+        return len(snapshot.manifests(table.io))
+
+    counts = []
+    for number in range(5):
+        step = lake.step(f"r{number}", "replace")
+        step.write_query(REF, lake.connect(), f"select {number} as n", mode="table")
+        step.publish()
+        counts.append(count_manifests())
+    assert counts == [1, 2, 2, 2, 2]
+    assert rows(lake) == [(4,)]

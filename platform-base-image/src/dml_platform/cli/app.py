@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from pathlib import Path
@@ -148,6 +149,8 @@ def doctor(
 
 def main() -> None:
     """Run the command line and exit."""
+    # Dagster and dbt make millions of objects that live on; collecting as often as Python does costs 6 % of a run.
+    gc.set_threshold(200_000, 20, 100)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     # --debug is welcome anywhere on the line, also after the command, where people think of it.

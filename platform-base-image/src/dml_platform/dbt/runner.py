@@ -122,14 +122,18 @@ def build(
     # dbt's results and compiled SQL are the run's own, so that runs at the same time do not write over each other's.
     target = session.database.with_suffix(".dbt")
     parsed = ensure_manifest(project).with_name("partial_parse.msgpack")
-    arguments = ["build", "--quiet", "--threads", str(lake.settings.dbt.threads)]
+    arguments = ["build", "--quiet", "--no-write-json", "--threads", str(lake.settings.dbt.threads)]
     arguments += ["--partial-parse-file-path", str(parsed)]
     if full_refresh:
         arguments.append("--full-refresh")
     if select:
         arguments += ["--select", *_with_foundations(project, select)]
-    with activate(session):
-        outcome = _invoke(arguments, project, target=target, on_node=on_node)
+    try:
+        with activate(session):
+            outcome = _invoke(arguments, project, target=target, on_node=on_node)
+    except BaseException:
+        session.step.abandon()
+        raise
     nodes = _node_results(outcome)
     error = _error_of(session, outcome, nodes, run_id)
     result = BuildResult(

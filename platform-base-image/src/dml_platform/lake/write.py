@@ -25,6 +25,7 @@ from pyiceberg.table.update import (
     SetSnapshotRefUpdate,
     TableUpdate,
 )
+from pyiceberg.table.update.snapshot import _FastAppendFiles
 
 from dml_platform.core.errors import ConfigError, PublishConflictError, SchemaMismatchError
 from dml_platform.core.naming import TableRef
@@ -34,6 +35,7 @@ from dml_platform.lake.datafiles import Written, live_files, storage_errors, wri
 from dml_platform.lake.engine import quote_name
 from dml_platform.lake.read import PinnedTable, pin
 from dml_platform.lake.schema import Column, describe_query, evolve, new_schema
+from dml_platform.lake.snapshots import ReplaceFiles
 
 Mode = Literal["table", "append", "merge"]
 SUMMARY_PREFIX = "dml."
@@ -308,10 +310,13 @@ class Step:
             if branch is None and head.snapshot_id is not None:
                 transaction._apply((_set_branch(self.branch, head.snapshot_id),))
             # A table without refs takes a snapshot, but no branch that is named otherwise than main.
-            update = transaction.update_snapshot(
-                snapshot_properties=properties, branch=self.branch if transaction.table_metadata.refs else None
-            )
-            with update.overwrite() if written.replaced else update.fast_append() as snapshot:
+            producer: ReplaceFiles | _FastAppendFiles
+            if written.replaced:
+                producer = ReplaceFiles(transaction, branch=self.branch, properties=properties)
+            else:
+                branch_name = self.branch if transaction.table_metadata.refs else None
+                producer = transaction.update_snapshot(properties, branch=branch_name).fast_append()
+            with producer as snapshot:
                 for data_file in written.replaced:
                     snapshot.delete_data_file(data_file)
                 for data_file in added:
