@@ -2,8 +2,7 @@
 
     python benchmarks/demo.py
 
-Source of the ratio: how often the same machine could start the bare interpreter with Dagster and dbt imported meanwhile,
-so that figures of two machines can be compared.
+The ratio is to a bare interpreter that imports Dagster and dbt, run in turn, so that machines can be compared.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def main() -> None:
         failed |= over
         print(
             f"{name:10} {seconds:5.1f} s (bound {most_s:.0f}), peak {peak:4.0f} MB (bound {most_mb:.0f}), "
-            f"{seconds / bare:.1f} × the imports alone ({bare:.1f} s): {'over' if over else 'ok'}"
+            f"{seconds / bare:.1f} times the imports alone ({bare:.1f} s): {'over' if over else 'ok'}"
         )
     sys.exit(failed)
 
