@@ -70,16 +70,26 @@ def test_tables_open_in_plain_duckdb(published_lake: Path) -> None:
     assert row == (69_659,)
 
 
-def test_second_run_lands_nothing_twice(dml: Dml, published_lake: Path) -> None:
+def test_second_run_lands_nothing_twice_and_leaves_the_marts_alone(dml: Dml, published_lake: Path) -> None:
     before = heads(published_lake)
 
     done = dml(published_lake, "run")
 
     assert done.returncode == 0, done.stderr
+    assert "3 steps found nothing new" in done.stdout
+    assert heads(published_lake) == before
     assert count(dml, published_lake) == 69_659
+
+
+def test_forced_run_builds_the_same_again(dml: Dml, published_lake: Path) -> None:
+    before = heads(published_lake)
+
+    done = dml(published_lake, "run", "--force")
+
+    assert done.returncode == 0, done.stderr
     after = heads(published_lake)
-    assert after["sales.raw.cdnow__purchases"] == before["sales.raw.cdnow__purchases"]
-    assert after["sales.raw.shop__purchases"] == before["sales.raw.shop__purchases"]
+    assert {name for name in after if after[name] != before[name]} == {f"sales.marts.{mart}" for mart in MARTS}
+    assert count(dml, published_lake) == 69_659
 
 
 def test_failing_check_publishes_nothing_and_names_the_failing_rows_query(
@@ -122,20 +132,14 @@ def test_two_runs_at_once_both_succeed_and_land_each_row_once(dml: Dml, tmp_path
     assert None not in heads(home).values()
 
 
-@pytest.mark.parametrize("moment", ["sales_shop", "sales_dbt", "publish"])
-def test_killed_run_leaves_readers_whole_and_the_next_run_healthy(
-    dml: Dml, tmp_path: Path, published_lake: Path, moment: str
-) -> None:
-    before = heads(published_lake)
-    process = subprocess.Popen(
-        [*DML, "run"],
-        cwd=PROJECT,
-        env=clean_environment(published_lake),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+@pytest.mark.parametrize("moment", ["ingesting", "building", "writing marts"])
+def test_killed_run_leaves_readers_whole_and_the_next_run_healthy(dml: Dml, published_lake: Path, moment: str) -> None:
+    before, signs_before = heads(published_lake), signs_of(moment, published_lake)
+    environment = clean_environment(published_lake)
+    process = subprocess.Popen([*DML, "run", "--force"], cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not reached(published_lake, moment, before) and process.poll() is None:
+    while signs_of(moment, published_lake) <= signs_before:
+        assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -143,20 +147,19 @@ def test_killed_run_leaves_readers_whole_and_the_next_run_healthy(
     marts = {name: head for name, head in heads(published_lake).items() if ".marts." in name}
     moved = {name for name, head in marts.items() if head != before[name]} - {"sales.marts.customer_forecast"}
     assert len(moved) in (0, len(MARTS) - 1), "some of the marts of one step were published"
-    assert dml(published_lake, "run").returncode == 0
+    assert dml(published_lake, "run", "--force").returncode == 0
     assert count(dml, published_lake) == 69_659
 
 
-def reached(home: Path, moment: str, before: dict[str, int | None]) -> bool:
-    """Whether the run is in the middle of what should be interrupted."""
-    if moment == "publish":
-        with catalog(home) as found:
-            refs = found.load_table("sales.marts.fct_daily_revenue").refs()
-        return any(name.startswith("run_") for name in refs)
-    if moment == "sales_dbt":
-        return any((home / "runs" / "sales").glob("*/dbt.duckdb"))
-    running = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"source-faker" in read(path)]
-    return bool(running)
+def signs_of(moment: str, home: Path) -> set[str]:
+    """What is there only while, or since, a run is in the middle of what should be interrupted."""
+    if moment == "ingesting":
+        processes = Path("/proc").glob("[0-9]*/cmdline")
+        return {str(path) for path in processes if b"source-faker" in read(path)}
+    if moment == "building":
+        return {str(path) for path in (home / "runs" / "sales").glob("*/dbt.duckdb")}
+    with catalog(home) as found:
+        return set(found.load_table("sales.marts.fct_daily_revenue").refs())
 
 
 def read(path: Path) -> bytes:

@@ -62,6 +62,9 @@ def run(
     select: Annotated[
         str, typer.Option("--select", "-s", help="Dagster asset selection, e.g. 'sales/marts/fct_purchases+'.")
     ] = "*",
+    force: Annotated[
+        bool, typer.Option("--force", help="Build the models although neither files nor inputs changed.")
+    ] = False,
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Replace the rows and columns of dbt's tables, whatever they were.")
     ] = False,
@@ -69,7 +72,7 @@ def run(
     """Run the project's pipeline: ingest, land, transform, test, publish."""
     from dml_platform.cli import run as runs
 
-    runs.run(project, console, select=select, full_refresh=full_refresh)
+    runs.run(project, console, select=select, force=force, full_refresh=full_refresh)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

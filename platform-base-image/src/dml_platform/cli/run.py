@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import sys
 import threading
 import time
@@ -25,14 +26,16 @@ from dml_platform.lake.reporting import short_run_id
 _JOB = "dml_run"
 
 
-def run(project_name: str | None, console: Console, *, select: str = "*", full_refresh: bool = False) -> None:
+def run(
+    project_name: str | None, console: Console, *, select: str = "*", force: bool = False, full_refresh: bool = False
+) -> None:
     """Run a selection of a project's assets.
 
     Raises:
         PlatformError: a step failed; its sentence, and the exit code that goes with it.
     """
     project = get_project(project_name)
-    _execute(project, console, select=select, full_refresh=full_refresh)
+    _execute(project, console, select=select, force=force, full_refresh=full_refresh)
 
 
 def demo(project_name: str | None, console: Console) -> None:
@@ -76,7 +79,9 @@ def load_project_definitions(project: Project) -> dg.Definitions:
     return defs
 
 
-def _execute(project: Project, console: Console, *, select: str = "*", full_refresh: bool = False) -> None:
+def _execute(
+    project: Project, console: Console, *, select: str = "*", force: bool = False, full_refresh: bool = False
+) -> None:
     started = time.monotonic()
     settings = load_settings(project.root)
     with console.status(f"loading project {project.name!r}"):
@@ -93,7 +98,9 @@ def _execute(project: Project, console: Console, *, select: str = "*", full_refr
                 "Select assets such as 'sales/marts/fct_purchases+'.",
             ) from error
     dbt_ops = [n for n in job.graph.node_dict if n == f"{project.name}_dbt"]
-    config = {"ops": {name: {"config": {"full_refresh": True}} for name in dbt_ops}} if full_refresh else {}
+    # What somebody selects is built in any case.
+    options = {"full_refresh": full_refresh, "if_changed": select == "*" and not force}
+    config = {"ops": {name: {"config": options} for name in dbt_ops}}
     threading.Thread(target=_warm_up, daemon=True).start()
     with open_instance(settings.home) as instance, _progress(instance, console) as failed_steps:
         result = job.execute_in_process(
@@ -122,6 +129,8 @@ def _progress(instance: dg.DagsterInstance, console: Console) -> Iterator[list[s
     failed: list[str] = []
     begun: dict[str, float] = {}
     handle = instance.handle_new_event
+    # It warns once for each check that a step with nothing new leaves out.
+    logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
     with console.status("starting") as status:
 
         def on_event(event: dg.EventLogEntry, **options: Any) -> None:
@@ -180,7 +189,7 @@ def _show_outputs(project: Project, console: Console, run_id: str, home: Any) ->
         console.print()
         console.print(table)
     if unchanged:
-        console.print(f"{unchanged} {'step' if unchanged == 1 else 'steps'} found nothing new")
+        console.print(f"{unchanged} {'step' if unchanged == 1 else 'steps'} found nothing new; --force builds anyway")
 
 
 def _show_highlights(project: Project, console: Console) -> None:

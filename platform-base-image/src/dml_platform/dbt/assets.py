@@ -8,9 +8,18 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_
 
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
+from dml_platform.dbt.changes import find_unchanged, fingerprint
 from dml_platform.dbt.runner import BuildResult, NodeResult, build, ensure_manifest
 from dml_platform.lake import Lake
-from dml_platform.lake.reporting import RETRY_POLICY, Plot, failure, failures, short_run_id, table_metadata
+from dml_platform.lake.reporting import (
+    RETRY_POLICY,
+    Plot,
+    failure,
+    failures,
+    recorded,
+    short_run_id,
+    table_metadata,
+)
 
 _UNIQUE_ID = "dagster_dbt/unique_id"
 
@@ -37,6 +46,8 @@ class BuildConfig(dg.Config):
     """What a person may set when launching the dbt step."""
 
     full_refresh: bool = False
+    if_changed: bool = False
+    """Build only if files or inputs changed since the last build of everything; else nothing is yielded."""
 
 
 def build_dbt_assets(project: Project, *, plots: Mapping[str, Plot] | None = None) -> dg.AssetsDefinition:
@@ -72,13 +83,22 @@ def _build(
         if node.resource_type not in ("test", "unit_test") or node.status != "pass":
             context.log.info(f"{node.status} {node.resource_type} {node.name} ({node.duration_s:.2f} s)")
 
+    run_id, selection = short_run_id(context.run_id), _selection(context)
+    if config.if_changed and not config.full_refresh and (good := find_unchanged(project, lake)):
+        context.log.info(f"Nothing new: what run {good.run_id} published is still what a build would make.")
+        with recorded(project, lake, run_id=run_id, step="unchanged") as notes:
+            notes.details["unchanged_since"] = good.run_id
+        return
+    # Taken before the build: what lands meanwhile makes the next run build again.
+    details = {} if selection else {"fingerprint": fingerprint(project, lake)}
     result = build(
         project,
         lake,
-        run_id=short_run_id(context.run_id),
-        select=_selection(context),
+        run_id=run_id,
+        select=selection,
         full_refresh=config.full_refresh,
         on_node=on_node,
+        details=details,
     )
     yield from _checks(context, result)
     if result.error is not None:

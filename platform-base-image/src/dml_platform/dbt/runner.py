@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from dml_platform.dbt.session import Session, activate
 from dml_platform.lake import Lake, StagedTable
 
 FAILED = frozenset({"error", "fail", "runtime error"})
-_STAMP = "dml_manifest.sha256"
+MANIFEST_STAMP = "dml_manifest.sha256"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def ensure_manifest(project: Project) -> Path:
         ConfigError: dbt cannot parse the project; dbt's own words are in the message.
     """
     target = target_dir(project)
-    manifest, stamp = target / "manifest.json", target / _STAMP
+    manifest, stamp = target / "manifest.json", target / MANIFEST_STAMP
     digest = _digest(project.dbt_dir)
     if manifest.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
         return manifest
@@ -106,12 +106,14 @@ def build(
     select: Sequence[str] = (),
     full_refresh: bool = False,
     on_node: Callable[[NodeResult], None] | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> BuildResult:
     """Build and test a selection in a private DuckDB file, then publish all of it or nothing.
 
     Args:
         select: dbt unique ids or selectors; empty for the whole project. Views and seeds below them are built along.
         on_node: called as each node finishes.
+        details: what else to keep in the run record.
     Returns: results; ``error`` is set, not raised, where something failed, so that the caller can report every node.
     """
     started, clock = utc_now(), time.monotonic()
@@ -150,7 +152,7 @@ def build(
     elif session.staged:
         session.step.abandon()
     _forget_old_files(lake, project)
-    write_record(lake.settings.home, _record(project, lake, run_id, step, started, result))
+    write_record(lake.settings.home, _record(project, lake, run_id, step, started, result, details or {}))
     return result
 
 
@@ -268,7 +270,15 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _record(project: Project, lake: Lake, run_id: str, step: str, started: str, result: BuildResult) -> RunRecord:
+def _record(
+    project: Project,
+    lake: Lake,
+    run_id: str,
+    step: str,
+    started: str,
+    result: BuildResult,
+    details: Mapping[str, Any],
+) -> RunRecord:
     return RunRecord(
         project=project.name,
         run_id=run_id,
@@ -282,6 +292,7 @@ def _record(project: Project, lake: Lake, run_id: str, step: str, started: str, 
         outputs={s.ref.dotted: s.snapshot_id for s in result.published},
         rows={s.ref.dotted: s.rows_total for s in result.published},
         error=str(result.error) if result.error else None,
+        details=dict(details),
     )
 
 

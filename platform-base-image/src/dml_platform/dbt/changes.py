@@ -1,0 +1,75 @@
+"""Whether a build would make anything new: same files, same input snapshots, nothing that depends on the moment.
+
+Where it would not, `dml run` leaves the marts alone instead of publishing the same rows again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dml_platform.core.errors import ConfigError
+from dml_platform.core.naming import TableRef
+from dml_platform.core.project import Project
+from dml_platform.core.runrecord import RunRecord, read_records
+from dml_platform.dbt.runner import MANIFEST_STAMP, ensure_manifest
+from dml_platform.lake import Lake
+
+# SQL whose result may differ although files and inputs are the same. Too many hits only cost a build.
+_VOLATILE = re.compile(
+    r"\b(current_date|current_time|current_timestamp|localtime\w*|now|today|random|setseed|(gen_random_)?uuid\w*"
+    r"|nextval|run_started_at|invocation_id|env_var|getenv|read_(csv|json|parquet|text|blob)\w*|glob)\b",
+    re.IGNORECASE,
+)
+
+
+def find_unchanged(project: Project, lake: Lake, *, step: str = "dbt") -> RunRecord | None:
+    """The record of the build that is still good: building again would publish the same; None if it may not.
+
+    Good means: it built the whole project from the same files and input snapshots, what it published is what is
+    published now, and no model, test or macro depends on the time, chance, the environment or files.
+    """
+    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+    if any(_VOLATILE.search(code) for code in _code(manifest)):
+        return None
+    wanted = fingerprint(project, lake)
+    for record in read_records(lake.settings.home, project.name):
+        if record.step != step or record.details.get("fingerprint") is None:
+            continue
+        is_good = record.details["fingerprint"] == wanted and all(
+            published is not None and published.snapshot_id == snapshot
+            for name, snapshot in record.outputs.items()
+            for published in [lake.published(TableRef.parse(name))]
+        )
+        return record if is_good else None
+    return None
+
+
+def fingerprint(project: Project, lake: Lake) -> str:
+    """A digest of the dbt files, the library's version and the snapshots that a build would read now."""
+    path = ensure_manifest(project)
+    digest = hashlib.sha256(path.with_name(MANIFEST_STAMP).read_bytes())
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    for ref in sorted(_sources(manifest)):
+        pinned = lake.published(ref)
+        digest.update(f"{ref.dotted}={pinned.snapshot_id if pinned else None}\n".encode())
+    return digest.hexdigest()
+
+
+def _sources(manifest: Mapping[str, Any]) -> Iterator[TableRef]:
+    for source in manifest["sources"].values():
+        try:
+            yield TableRef(source["database"], source["schema"], source["identifier"])
+        except ConfigError:
+            continue
+
+
+def _code(manifest: Mapping[str, Any]) -> Iterator[str]:
+    for node in manifest["nodes"].values():
+        yield node.get("raw_code") or ""
+    for macro in manifest["macros"].values():
+        if macro["package_name"] == manifest["metadata"]["project_name"]:
+            yield macro["macro_sql"]
