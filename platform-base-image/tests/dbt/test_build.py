@@ -156,3 +156,39 @@ def test_project_that_does_not_parse_is_told_with_dbts_words(project: Project, s
 
     with pytest.raises(ConfigError, match="depends on a node named 'missing'"):
         ensure_manifest(project)
+
+
+def test_selected_model_does_not_run_tests_that_read_what_is_not_selected(project: Project, shop_lake: Lake) -> None:
+    (project.dbt_dir / "models" / "staging" / "stg_other.sql").write_text("select 1 as order_id\n")
+    (project.dbt_dir / "tests").mkdir()
+    (project.dbt_dir / "tests" / "assert_both.sql").write_text(
+        "select 1 from {{ ref('fct_orders') }} join {{ ref('stg_other') }} using (order_id) where false\n"
+    )
+
+    result = build(project, shop_lake, run_id="r1", select=["model.shop.fct_orders"])
+
+    assert result.error is None
+    assert [s.ref for s in result.published] == [FCT_ORDERS]
+
+
+def test_test_that_cannot_run_is_an_error_and_no_failed_check(project: Project, shop_lake: Lake) -> None:
+    (project.dbt_dir / "tests").mkdir()
+    (project.dbt_dir / "tests" / "assert_broken.sql").write_text("select nope from {{ ref('fct_orders') }}\n")
+
+    result = build(project, shop_lake, run_id="r1")
+
+    assert isinstance(result.error, PermanentError)
+    assert not isinstance(result.error, ChecksFailedError)
+    assert "assert_broken" in str(result.error)
+
+
+def test_files_of_old_failed_runs_go_and_a_running_ones_stay(project: Project, shop_lake: Lake) -> None:
+    (project.dbt_dir / "models" / "marts" / "fct_log.sql").write_text("select nope from {{ ref('stg_orders') }}\n")
+    running = shop_lake.settings.home / "runs" / "shop" / "running" / "dbt.duckdb"
+    running.parent.mkdir(parents=True)
+    running.touch()
+    for number in range(7):
+        build(project, shop_lake, run_id=f"r{number}", select=["model.shop.fct_log"])
+
+    kept = sorted(path.parent.name for path in running.parent.parent.glob("*/dbt.duckdb"))
+    assert kept == ["r1", "r2", "r3", "r4", "r5", "r6", "running"]

@@ -61,3 +61,11 @@ def test_build_of_a_part_does_not_stand_for_the_whole(project: Project, shop_lak
     build(project, shop_lake, run_id="r2", select=["model.shop.fct_orders"])
 
     assert find_unchanged(project, shop_lake) is None
+
+
+def test_failed_build_is_not_taken_for_a_good_one(project: Project, shop_lake: Lake) -> None:
+    land_orders(shop_lake, "values (3, 1, 'de')", run_id="land2")
+    details = {"fingerprint": fingerprint(project, shop_lake)}
+    assert build(project, shop_lake, run_id="r1", details=details).error is not None
+
+    assert find_unchanged(project, shop_lake) is None

@@ -77,7 +77,8 @@ def test_second_run_lands_nothing_twice_and_leaves_the_marts_alone(dml: Dml, pub
 
     assert done.returncode == 0, done.stderr
     assert "3 steps found nothing new" in done.stdout
-    assert heads(published_lake) == before
+    after = heads(published_lake)
+    assert {name for name in after if after[name] != before[name]} == {"sales.marts.customer_forecast"}
     assert count(dml, published_lake) == 69_659
 
 
@@ -117,7 +118,7 @@ def planted_test() -> Iterator[Path]:
     path.unlink()
 
 
-def test_two_runs_at_once_both_succeed_and_land_each_row_once(dml: Dml, tmp_path: Path) -> None:
+def test_two_runs_at_once_land_each_row_once_and_at_most_one_is_told_to_try_again(dml: Dml, tmp_path: Path) -> None:
     home = tmp_path / ".dml"
     environment = clean_environment(home)
     both = [
@@ -125,7 +126,7 @@ def test_two_runs_at_once_both_succeed_and_land_each_row_once(dml: Dml, tmp_path
         for _ in range(2)
     ]
     printed = [process.communicate(timeout=400)[0].decode() for process in both]
-    # One may lose the race to publish the marts: it tries again by itself, at most ends with "try again".
+    # One may lose the race to publish the marts. It tries again by itself; at most it ends with "try again".
     assert {process.returncode for process in both} <= {0, 75}, "\n".join(printed)
     assert 0 in {process.returncode for process in both}, "\n".join(printed)
     assert count(dml, home) == 69_659
@@ -147,7 +148,7 @@ def test_killed_run_leaves_readers_whole_and_the_next_run_healthy(dml: Dml, publ
     marts = {name: head for name, head in heads(published_lake).items() if ".marts." in name}
     moved = {name for name, head in marts.items() if head != before[name]} - {"sales.marts.customer_forecast"}
     assert len(moved) in (0, len(MARTS) - 1), "some of the marts of one step were published"
-    assert dml(published_lake, "run", "--force").returncode == 0
+    assert dml(published_lake, "run").returncode == 0
     assert count(dml, published_lake) == 69_659
 
 

@@ -1,5 +1,6 @@
 """A dbt project as Dagster assets and checks, built in the run's own process."""
 
+import graphlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_
 
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
+from dml_platform.core.runrecord import RunRecord
 from dml_platform.dbt.changes import find_unchanged, fingerprint
 from dml_platform.dbt.runner import BuildResult, NodeResult, build, ensure_manifest
 from dml_platform.lake import Lake
@@ -47,7 +49,7 @@ class BuildConfig(dg.Config):
 
     full_refresh: bool = False
     if_changed: bool = False
-    """Build only if files or inputs changed since the last build of everything; else nothing is yielded."""
+    """Build only if files or inputs changed since the last build of everything."""
 
 
 def build_dbt_assets(project: Project, *, plots: Mapping[str, Plot] | None = None) -> dg.AssetsDefinition:
@@ -88,6 +90,7 @@ def _build(
         context.log.info(f"Nothing new: what run {good.run_id} published is still what a build would make.")
         with recorded(project, lake, run_id=run_id, step="unchanged") as notes:
             notes.details["unchanged_since"] = good.run_id
+        yield from _unchanged(context, good)
         return
     # Taken before the build: what lands meanwhile makes the next run build again.
     details = {} if selection else {"fingerprint": fingerprint(project, lake)}
@@ -106,6 +109,28 @@ def _build(
             context.log.error(f"{node.name}: {node.message}\n{node.sql or ''}")
         raise failure(result.error)
     yield from _materializations(context, lake, result, plots)
+
+
+def _unchanged(context: dg.AssetExecutionContext, good: RunRecord) -> Iterator[dg.MaterializeResult]:
+    """Point at what is published, so that what comes after still runs: it may have failed the last time."""
+    specs = {spec.key: spec for spec in context.assets_def.specs}
+    order = graphlib.TopologicalSorter(
+        {key: {dep.asset_key for dep in spec.deps} & specs.keys() for key, spec in specs.items()}
+    )
+    for key in order.static_order():
+        name = ".".join(key.path)
+        if key not in context.selected_asset_keys or name not in good.outputs:
+            continue
+        snapshot = str(good.outputs[name])
+        yield dg.MaterializeResult(
+            asset_key=key,
+            metadata={
+                "unchanged_since_run": good.run_id,
+                "snapshot_id": snapshot,
+                "dagster/row_count": good.rows.get(name, 0),
+            },
+            data_version=dg.DataVersion(snapshot),
+        )
 
 
 def _selection(context: dg.AssetExecutionContext) -> list[str]:

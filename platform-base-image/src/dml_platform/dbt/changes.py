@@ -11,17 +11,18 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dml_platform.core.errors import ConfigError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, read_records
 from dml_platform.dbt.runner import MANIFEST_STAMP, ensure_manifest
+from dml_platform.dbt.session import readable_tables
 from dml_platform.lake import Lake
 
 # SQL whose result may differ although files and inputs are the same. Too many hits only cost a build.
 _VOLATILE = re.compile(
-    r"\b(current_date|current_time|current_timestamp|localtime\w*|now|today|random|setseed|(gen_random_)?uuid\w*"
-    r"|nextval|run_started_at|invocation_id|env_var|getenv|read_(csv|json|parquet|text|blob)\w*|glob)\b",
+    r"\b(current_date|current_time|current_timestamp|transaction_timestamp|localtime\w*|get_current_\w+|now|today|age"
+    r"|utcnow|random|setseed|(gen_random_)?uuid\w*|nextval|tablesample|using\s+sample|run_started_at|invocation_id"
+    r"|env_var|getenv|read_(csv|json|parquet|text|blob)\w*|glob)\b|\b(from|join)\s+'",
     re.IGNORECASE,
 )
 
@@ -37,7 +38,7 @@ def find_unchanged(project: Project, lake: Lake, *, step: str = "dbt") -> RunRec
         return None
     wanted = fingerprint(project, lake)
     for record in read_records(lake.settings.home, project.name):
-        if record.step != step or record.details.get("fingerprint") is None:
+        if record.step != step or record.status != "success" or record.details.get("fingerprint") is None:
             continue
         is_good = record.details["fingerprint"] == wanted and all(
             published is not None and published.snapshot_id == snapshot
@@ -52,19 +53,12 @@ def fingerprint(project: Project, lake: Lake) -> str:
     """A digest of the dbt files, the library's version and the snapshots that a build would read now."""
     path = ensure_manifest(project)
     digest = hashlib.sha256(path.with_name(MANIFEST_STAMP).read_bytes())
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    for ref in sorted(_sources(manifest)):
+    for ref in readable_tables(lake, project.name):
+        if ref.project == project.name and ref.layer != "raw":
+            continue
         pinned = lake.published(ref)
         digest.update(f"{ref.dotted}={pinned.snapshot_id if pinned else None}\n".encode())
     return digest.hexdigest()
-
-
-def _sources(manifest: Mapping[str, Any]) -> Iterator[TableRef]:
-    for source in manifest["sources"].values():
-        try:
-            yield TableRef(source["database"], source["schema"], source["identifier"])
-        except ConfigError:
-            continue
 
 
 def _code(manifest: Mapping[str, Any]) -> Iterator[str]:

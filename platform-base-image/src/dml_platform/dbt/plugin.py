@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,8 @@ from dbt.adapters.events.logging import AdapterLogger
 from dbt_common.exceptions import DbtRuntimeError
 
 from dml_platform.core.errors import PlatformError
-from dml_platform.core.naming import TableRef
+from dml_platform.core.naming import LAYERS, TableRef
+from dml_platform.core.runrecord import RunRecord, git_commit, write_record
 from dml_platform.dbt import session as sessions
 from dml_platform.lake import create_view, engine
 
@@ -53,9 +55,9 @@ class Plugin(BasePlugin):
         engine.configure(connection, session.lake.settings)
         self._attach(connection)
         self._connection = connection
-        for layer in ("raw", "staging", "intermediate", "marts", "seeds"):
-            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{session.project}".{layer}')
-        for ref, pinned in session.step.pin_all(session.lake.tables()).items():
+        for layer in LAYERS:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {engine.quote_name(session.project)}.{layer}")
+        for ref, pinned in session.step.pin_all(sessions.readable_tables(session.lake, session.project)).items():
             if pinned is not None and pinned.snapshot_id is not None:
                 create_view(connection, pinned)
                 session.pinned[ref] = pinned.snapshot_id
@@ -63,15 +65,16 @@ class Plugin(BasePlugin):
     def _attach(self, connection: duckdb.DuckDBPyConnection) -> None:
         session = self._session
         session.database.parent.mkdir(parents=True, exist_ok=True)
+        name = engine.quote_name(session.project)
         try:
-            connection.execute(f"ATTACH {engine.quote(str(session.database))} AS {session.project}")
+            connection.execute(f"ATTACH {engine.quote(str(session.database))} AS {name}")
         except duckdb.IOException as error:
             if "lock" not in str(error):
                 raise
             # Another terminal has the kept file: this invocation gets one of its own.
-            folder = tempfile.mkdtemp(prefix="dbt-", dir=session.lake.settings.temp_dir)
-            session.database = Path(folder) / session.database.name
-            connection.execute(f"ATTACH {engine.quote(str(session.database))} AS {session.project}")
+            self._folder = tempfile.TemporaryDirectory(prefix="dbt-", dir=session.lake.settings.temp_dir)
+            session.database = Path(self._folder.name) / session.database.name
+            connection.execute(f"ATTACH {engine.quote(str(session.database))} AS {name}")
 
     def _write(self, target: TargetConfig) -> None:
         relation, config = target.relation, target.config
@@ -108,16 +111,39 @@ class Plugin(BasePlugin):
             session.held_back = f"'dbt {config['command']}' runs no tests; 'dbt build' tests and publishes"
         elif config["is_sample"]:
             session.held_back = "the rows are a sample (--empty or --sample)"
+        elif config["is_untested"]:
+            session.held_back = "tests are excluded by their resource type"
         elif config["failed"]:
             failed = ", ".join(unique_id.split(".", 2)[-1] for unique_id in config["failed"][:5])
             session.held_back = f"{len(config['failed'])} nodes failed or were skipped: {failed}"
         if session.held_back:
             session.step.abandon()
             logger.info(f"Nothing is published ({names}): {session.held_back}.")
-            return
-        session.published = session.step.publish()
-        for staged in session.published:
-            logger.info(f"Published {staged.ref}: {staged.rows_total:,} rows, snapshot {staged.snapshot_id}")
+        else:
+            session.published = session.step.publish()
+            for staged in session.published:
+                logger.info(f"Published {staged.ref}: {staged.rows_total:,} rows, snapshot {staged.snapshot_id}")
+        if session.root is not None and config["command"] == "build":
+            write_record(session.lake.settings.home, _record(session, session.root))
+
+
+def _record(session: sessions.Session, root: Path) -> RunRecord:
+    started = datetime.fromisoformat(session.started_at)
+    published = session.published or []
+    return RunRecord(
+        project=session.project,
+        run_id=session.step.run_id,
+        step=session.step.name,
+        status="failed" if session.held_back else "success",
+        started_at=session.started_at,
+        duration_s=round((datetime.now(timezone.utc) - started).total_seconds(), 3),
+        git_commit=git_commit(root),
+        image=session.lake.settings.image,
+        inputs={ref.dotted: snapshot for ref, snapshot in sorted(session.pinned.items())},
+        outputs={s.ref.dotted: s.snapshot_id for s in published},
+        rows={s.ref.dotted: s.rows_total for s in published},
+        error=session.held_back,
+    )
 
 
 def _translated(call: Callable[[], _T]) -> _T:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from dml_platform import __version__
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
@@ -84,16 +87,24 @@ def ensure_manifest(project: Project) -> Path:
     target = target_dir(project)
     manifest, stamp = target / "manifest.json", target / MANIFEST_STAMP
     digest = _digest(project.dbt_dir)
-    if manifest.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
+
+    def is_current() -> bool:
+        return manifest.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == digest
+
+    if is_current():
         return manifest
-    outcome = _invoke(["parse", "--quiet"], project, target=target)
-    if not outcome.success:
-        raise ConfigError(
-            f"cannot parse the dbt project in {project.dbt_dir}",
-            str(outcome.exception).strip() if outcome.exception else "dbt gave no reason",
-            "Correct the file; 'dbt parse' shows it again.",
-        )
-    stamp.write_text(digest, encoding="utf-8")
+    target.mkdir(parents=True, exist_ok=True)
+    with FileLock(target / "dml_manifest.lock"):
+        if is_current():  # another process was faster
+            return manifest
+        outcome = _invoke(["parse", "--quiet"], project, target=target)
+        if not outcome.success:
+            raise ConfigError(
+                f"cannot parse the dbt project in {project.dbt_dir}",
+                str(outcome.exception).strip() if outcome.exception else "dbt gave no reason",
+                "Correct the file; 'dbt parse' shows it again.",
+            )
+        stamp.write_text(digest, encoding="utf-8")
     return manifest
 
 
@@ -129,7 +140,8 @@ def build(
     if full_refresh:
         arguments.append("--full-refresh")
     if select:
-        arguments += ["--select", *_with_foundations(project, select)]
+        # A test that also reads what is not selected would fail for want of it.
+        arguments += ["--indirect-selection", "buildable", "--select", *_with_foundations(project, select)]
     try:
         with activate(session):
             outcome = _invoke(arguments, project, target=target, on_node=on_node)
@@ -220,13 +232,13 @@ def _error_of(session: Session, outcome: Any, nodes: list[NodeResult], run_id: s
         return session.error
     failed = [n for n in nodes if n.has_failed]
     what = f"cannot publish project {session.project!r}"
-    tests = [n for n in failed if n.resource_type in ("test", "unit_test")]
+    tests = [n for n in failed if n.resource_type in ("test", "unit_test") and n.status == "fail"]
     if failed and len(tests) == len(failed):
         return ChecksFailedError(
             what,
             f"{len(tests)} blocking {'check' if len(tests) == 1 else 'checks'} failed: "
             + "; ".join(f"{n.name} ({(n.message or '').strip()})" for n in tests[:5]),
-            f"Look at the failing rows with: dml sql --run {run_id} {_one_line(tests[0].sql)!r}",
+            f"Look at the failing rows with: dml sql --run {run_id} {shlex.quote(_one_line(tests[0].sql))}",
         )
     if failed:
         return PermanentError(
@@ -297,11 +309,14 @@ def _record(
 
 
 def _forget_old_files(lake: Lake, project: Project) -> None:
-    """Keep the private files of the last failed runs only."""
-    files = (lake.settings.home / "runs" / project.name).glob("*/*.duckdb")
-    for path in sorted(files, key=lambda p: p.stat().st_mtime, reverse=True)[lake.settings.dbt.keep_failed_runs :]:
-        path.unlink(missing_ok=True)
-        shutil.rmtree(path.with_suffix(".dbt"), ignore_errors=True)
+    """Keep the private files of the last failed runs only. A run without a record is still going, or was killed."""
+    records = (lake.settings.home / "runs" / project.name).glob("*/*.json")
+    finished = [record for record in records if record.with_suffix(".duckdb").exists()]
+    finished.sort(key=lambda record: record.stat().st_mtime, reverse=True)
+    for record in finished[lake.settings.dbt.keep_failed_runs :]:
+        for suffix in (".duckdb", ".duckdb.wal"):
+            record.with_suffix(suffix).unlink(missing_ok=True)
+        shutil.rmtree(record.with_suffix(".dbt"), ignore_errors=True)
 
 
 def _one_line(text: str | None) -> str:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from dml_platform.core.errors import PlatformError
 from dml_platform.core.naming import TableRef
+from dml_platform.core.project import get_project
+from dml_platform.core.runrecord import utc_now
 from dml_platform.core.settings import load_settings
 from dml_platform.lake import Lake, StagedTable, Step
 
@@ -23,7 +25,7 @@ _active: Session | None = None
 
 @dataclass
 class Session:
-    """State of one invocation.
+    """State of one invocation; ``root`` is set for a terminal's, which keeps its own run record.
 
     ``database`` is the private DuckDB file; ``pinned`` maps tables to the snapshots that were read; ``published`` is
     None until the end of the invocation; ``held_back`` says why nothing was published.
@@ -33,6 +35,8 @@ class Session:
     project: str
     step: Step
     database: Path
+    started_at: str = field(default_factory=utc_now)
+    root: Path | None = None
     pinned: dict[TableRef, int] = field(default_factory=dict)
     staged: dict[TableRef, StagedTable] = field(default_factory=dict)
     published: list[StagedTable] | None = None
@@ -56,18 +60,17 @@ def current(project: str) -> Session:
     """The active session, or a new one for a terminal, with a DuckDB file that is kept between invocations."""
     if _active is not None:
         return _active
-    lake = Lake(load_settings(_dbt_project_root()))
+    root = get_project(project).root
+    lake = Lake(load_settings(root))
     return Session(
         lake=lake,
         project=project,
         step=lake.step(f"cli{uuid.uuid4().hex[:8]}", "dbt"),
         database=lake.settings.home / "dev" / f"{project}.duckdb",
+        root=root,
     )
 
 
-def _dbt_project_root() -> Path:
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").is_file():
-            return folder
-    return here
+def readable_tables(lake: Lake, project: str) -> list[TableRef]:
+    """What a project's models may read: its own tables and the others' marts."""
+    return [ref for ref in lake.tables() if ref.project == project or ref.layer == "marts"]

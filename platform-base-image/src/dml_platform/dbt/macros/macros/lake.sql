@@ -48,6 +48,9 @@
     {%- do adapter.store_relation('lake', api.Relation.create(database=target.database, schema='marts'), [], '', 'publish', {
           'command': flags.WHICH,
           'failed': failed,
+          'is_untested': 'test' in (invocation_args_dict.get('exclude_resource_types') or [])
+            or (invocation_args_dict.get('resource_types') or []) | length > 0
+               and 'test' not in (invocation_args_dict.get('resource_types') or []),
           'is_sample': (flags.EMPTY or false) or (flags.SAMPLE is not none and flags.SAMPLE is not undefined),
         }) -%}
   {%- endif -%}
