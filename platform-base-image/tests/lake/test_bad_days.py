@@ -151,3 +151,64 @@ def test_memory_does_not_grow_with_the_rows(local_lake: Lake) -> None:
     assert local_lake.pin(REF).rows == 24_000_000
     assert large <= 900, f"{large} MB at 20 million rows, {small} MB at 4 million"
     assert large <= small * 1.35, f"{large} MB at 20 million rows, {small} MB at 4 million"
+
+
+SPILL = """
+import os
+connection = lake.connect()
+folder = connection.execute("SELECT current_setting('temp_directory')").fetchone()[0]
+salt, spilled = sys.argv[1], 0
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(3):
+    connection.execute(
+        f"create or replace table t as select range as i, md5('{salt}' || range) as h from range(1200000) order by h"
+    )
+    spilled += len(os.listdir(folder))
+    wrong = connection.execute(f"select count(*) from t where h <> md5('{salt}' || i)").fetchone()[0]
+    total = connection.execute("select count(*), sum(i) from t").fetchone()
+    assert (wrong, total) == (0, (1200000, 1200000 * 1199999 // 2)), (wrong, total)
+assert spilled
+connection.close()
+assert not os.path.exists(folder)
+"""
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_that_spill_at_once_both_get_their_own_rows(local: Settings) -> None:
+    little = local.model_copy(update={"duckdb": local.duckdb.model_copy(update={"memory_limit_mb": 80})})
+    processes = [start_process(little, SPILL, salt) for salt in ("a", "b")]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        finish(process, timeout_s=280)
+    assert list((local.temp_dir / "spill").iterdir()) == []
+
+
+HOLD = """
+connection = lake.connect()
+connection.execute("create table t as select range as i, md5('x' || range) as h from range(4000000) order by h")
+print("spilled", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.timeout(300)
+def test_what_a_killed_process_spilled_is_removed_by_the_next(local: Settings) -> None:
+    little = local.model_copy(update={"duckdb": local.duckdb.model_copy(update={"memory_limit_mb": 80})})
+    process = start_process(little, HOLD)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "spilled\n"
+        finish(start_process(little, "lake.connect()"))
+        assert list((local.temp_dir / "spill").glob("*/*/duckdb_temp*")), "still in use"
+    finally:
+        process.kill()
+        process.communicate()
+    finish(start_process(little, "lake.connect()"))
+    assert list((local.temp_dir / "spill").iterdir()) == []

@@ -147,13 +147,12 @@ def _without_bad_lines(connection: DuckDBPyConnection, columns: Mapping[str, str
     """Write the lines that DuckDB can read to a private file and the others to the load's rejects."""
     row = connection.execute("SELECT current_setting('temp_directory')").fetchone()
     assert row is not None
-    clean = Path(row[0]) / f"{file.sha256}.jsonl"
-    clean.parent.mkdir(parents=True, exist_ok=True)
+    clean = Path(f"{row[0]}-{file.sha256}.jsonl")
     with clean.open("wb") as kept:
         for lines in _batches_of_lines(file):
             bad = _find_bad_lines(connection, columns, file, lines)
             kept.writelines(raw + b"\n" for number, raw in lines if number not in bad)
-    return Batch((file,), _select(columns, [str(clean)]), collect=lambda _: clean.unlink(missing_ok=True))
+    return Batch((file,), _select(columns, [str(clean)]), discard=lambda: clean.unlink(missing_ok=True))
 
 
 def _batches_of_lines(file: SourceFile) -> Iterator[list[tuple[int, bytes]]]:

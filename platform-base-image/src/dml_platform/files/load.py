@@ -57,6 +57,7 @@ class Load:
         assert row is not None
         stamps = f"TIMESTAMPTZ {quote(row[0])} AS _loaded_at, {quote(self.run_id)} AS _run_id"
         landed: list[LandedFile] = []
+        recovered: list[Batch] = []
         try:
             batches = _PLANS[self.source.format](self.connection, self.ref, self.source, files, self.known)
             while batches:
@@ -66,9 +67,14 @@ class Load:
                 except _ROW_ERRORS:
                     if batch.recover is None:
                         raise
-                    batches = batch.recover(self.connection) + batches
+                    recovered += (found := batch.recover(self.connection))
+                    batches = found + batches
+                else:
+                    _discard([batch])
         except _ROW_ERRORS as error:
             raise _as_source_error(self.ref, files, error) from error
+        finally:
+            _discard(recovered)
         if count_rejects(self.connection):
             self.step.write_query(
                 self.ref.rejects,
@@ -131,6 +137,12 @@ class Load:
             f"SELECT _source_file, count(*) FROM read_parquet([{paths}]) GROUP BY ALL"
         ).fetchall()
         return dict(rows)
+
+
+def _discard(batches: Sequence[Batch]) -> None:
+    for batch in batches:
+        if batch.discard:
+            batch.discard()
 
 
 def _check_types(connection: DuckDBPyConnection, source: FileTable) -> None:

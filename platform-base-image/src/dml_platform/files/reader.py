@@ -22,13 +22,15 @@ class Batch:
     """Files that one query reads.
 
     ``select`` gives the source's columns and ``filename``; ``collect`` moves what it could not read to the load's
-    rejects; ``recover``, when the query fails because of the rows, gives batches without the bad ones.
+    rejects; ``recover``, when the query fails because of the rows, gives batches without the bad ones; ``discard``
+    removes the file that such a batch was copied to.
     """
 
     files: tuple[SourceFile, ...]
     select: str
     collect: Callable[[DuckDBPyConnection], None] | None = None
     recover: Callable[[DuckDBPyConnection], list[Batch]] | None = None
+    discard: Callable[[], None] | None = None
 
 
 def check_declared(ref: TableRef, name: str, *, declared: Sequence[str], found: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import duckdb
 
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.settings import Settings
+from dml_platform.lake.spill import spill_folder
 
 
 def connect(settings: Settings, path: str | Path = ":memory:") -> duckdb.DuckDBPyConnection:
@@ -31,12 +32,11 @@ def connect(settings: Settings, path: str | Path = ":memory:") -> duckdb.DuckDBP
 
 def configure(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """Set the limits and load what the warehouse needs on a connection that somebody else opened."""
-    settings.temp_dir.mkdir(parents=True, exist_ok=True)
     threads = settings.duckdb.threads or os.cpu_count() or 1
     for statement in (
         f"SET memory_limit='{settings.duckdb.memory_limit_mb}MiB'",
         f"SET threads={threads}",
-        f"SET temp_directory={quote(str(settings.temp_dir / 'spill'))}",
+        f"SET temp_directory={quote(str(spill_folder(settings.temp_dir)))}",
         f"SET extension_directory={quote(str(settings.home / 'duckdb-extensions'))}",
         "SET autoinstall_known_extensions=false",
         "SET preserve_insertion_order=false",
