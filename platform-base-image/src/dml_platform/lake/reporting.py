@@ -6,17 +6,21 @@ Used by every service's assets. What does not belong here: anything that writes 
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
 import io
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Union
 
 import dagster as dg
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-from dml_platform.core.errors import PlatformError
+from dml_platform.core.errors import PermanentError, PlatformError
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_record
 from dml_platform.lake.client import Lake
@@ -26,6 +30,8 @@ from dml_platform.lake.schema import duckdb_type
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 # A function, or where to find it ("package.module:function") so that plotting libraries load only when a plot is made.
 Plot = Union[Callable[["pd.DataFrame"], "Figure"], str]  # noqa: UP007 - evaluated, with names that are not imported
@@ -74,7 +80,11 @@ class StepNotes:
 
 @contextmanager
 def recorded(project: Project, lake: Lake, *, run_id: str, step: str) -> Iterator[StepNotes]:
-    """Keep a run record of the block, whether it succeeds or not."""
+    """Keep a run record of the block, whether it succeeds or not.
+
+    Raises:
+        PermanentError: the block succeeded and its record cannot be written.
+    """
     notes, started, clock, error = StepNotes(), utc_now(), time.monotonic(), None
     try:
         yield notes
@@ -82,49 +92,90 @@ def recorded(project: Project, lake: Lake, *, run_id: str, step: str) -> Iterato
         error = str(caught) or type(caught).__name__
         raise
     finally:
-        write_record(
-            lake.settings.home,
-            RunRecord(
-                project=project.name,
-                run_id=run_id,
-                step=step,
-                status="failed" if error else "success",
-                started_at=started,
-                duration_s=round(time.monotonic() - clock, 3),
-                git_commit=git_commit(project.root),
-                image=lake.settings.image,
-                inputs=notes.inputs,
-                outputs=notes.outputs,
-                rows=notes.rows,
-                error=error,
-                details=notes.details,
-            ),
+        record = RunRecord(
+            project=project.name,
+            run_id=run_id,
+            step=step,
+            status="failed" if error else "success",
+            started_at=started,
+            duration_s=round(time.monotonic() - clock, 3),
+            git_commit=git_commit(project.root),
+            image=lake.settings.image,
+            inputs=notes.inputs,
+            outputs=notes.outputs,
+            rows=notes.rows,
+            error=error,
+            details=notes.details,
         )
+        try:
+            write_record(lake.settings.home, record)
+        except OSError as problem:
+            if error is None:  # otherwise the block's own error says more
+                raise PermanentError(
+                    f"cannot keep the run record of step {step!r}",
+                    str(problem),
+                    f"Check the free space and the permissions of {lake.settings.home}, then run it again.",
+                ) from problem
 
 
 def table_metadata(
-    lake: Lake, pinned: Sequence[PinnedTable], *, plots: Mapping[str, Plot] | None = None
+    lake: Lake,
+    pinned: Sequence[PinnedTable],
+    *,
+    plots: Mapping[str, Plot] | None = None,
+    preview: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """Row count, snapshot, columns, preview and, where the project has one, a plot, per table name."""
-    connection = lake.connect()
+    """Row count, snapshot, columns, preview and, where the project has one, a plot, per table name.
+
+    The tables are published by now, so what cannot be shown is a warning and an entry ``preview_error`` or
+    ``plot_error``: it does not fail the step.
+
+    Args:
+        preview: whether to show rows. They stay in Dagster's log: not a source's, which may be personal.
+    """
     found = {}
-    for table in pinned:
-        create_view(connection, table)
-        relation = connection.sql(f"SELECT * FROM {table.ref.sql}")
-        metadata: dict[str, Any] = {
-            "dagster/row_count": table.rows,
-            "dagster/table_name": table.ref.dotted,
-            "snapshot_id": str(table.snapshot_id),
-            "dagster/column_schema": dg.TableSchema(
-                columns=[dg.TableColumn(f.name, duckdb_type(f.field_type).lower()) for f in table.schema.fields]
-            ),
-            "preview": dg.MetadataValue.md(_markdown(relation.columns, relation.limit(_PREVIEW_ROWS).fetchall())),
-        }
-        if plot := (plots or {}).get(table.ref.name):
-            metadata["plot"] = picture(_resolve(plot)(relation.df()))
-        found[table.ref.dotted] = metadata
-    connection.close()
+    with contextlib.closing(lake.connect()) as connection:
+        for table in pinned:
+            metadata: dict[str, Any] = {
+                "dagster/row_count": table.rows,
+                "dagster/table_name": table.ref.dotted,
+                "snapshot_id": str(table.snapshot_id),
+                "dagster/column_schema": dg.TableSchema(
+                    columns=[dg.TableColumn(f.name, duckdb_type(f.field_type).lower()) for f in table.schema.fields]
+                ),
+            }
+            plot = (plots or {}).get(table.ref.name)
+            if preview:
+                metadata |= _shown("preview", table, partial(_preview, connection, table))
+            if plot:
+                metadata |= _shown("plot", table, partial(_plot, connection, table, plot))
+            found[table.ref.dotted] = metadata
     return found
+
+
+def _shown(
+    name: str, table: PinnedTable, draw: Callable[[], dg.MarkdownMetadataValue]
+) -> dict[str, dg.MarkdownMetadataValue | str]:
+    try:
+        return {name: draw()}
+    except Exception as error:  # noqa: BLE001 - a project's own code; nothing that it raises takes back a publish
+        text = f"{type(error).__name__}: {error}"
+        logger.warning("the %s of %s could not be made: %s", name, table.ref.dotted, text)
+        return {f"{name}_error": text}
+
+
+def _preview(connection: DuckDBPyConnection, table: PinnedTable) -> dg.MarkdownMetadataValue:
+    rows = _rows(connection, table)
+    return dg.MetadataValue.md(_markdown(rows.columns, rows.limit(_PREVIEW_ROWS).fetchall()))
+
+
+def _plot(connection: DuckDBPyConnection, table: PinnedTable, plot: Plot) -> dg.MarkdownMetadataValue:
+    return picture(_resolve(plot)(_rows(connection, table).df()))
+
+
+def _rows(connection: DuckDBPyConnection, table: PinnedTable) -> DuckDBPyRelation:
+    create_view(connection, table)
+    return connection.sql(f"SELECT * FROM {table.ref.sql}")
 
 
 def _resolve(plot: Plot) -> Callable[[pd.DataFrame], Figure]:
