@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 from lake_steps import rows
 
+from dml_platform.core.errors import PublishConflictError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.runrecord import read_records
-from dml_platform.lake import Lake
+from dml_platform.lake import Lake, Step
 from dml_platform.lake.io_manager import LakeIOManager
 from dml_platform.lake.resource import LakeResource
 
@@ -141,6 +142,20 @@ def test_failures_are_sentences_and_say_whether_a_retry_helps(root: Path, local_
     materialize(root, asset_of(pa.table({"id": [1]})))
     failure = failure_of(root, asset_of(pa.table({"id": [1]})), reader, selection=[reader])
     assert "the parameter is annotated with <class 'int'>" in str(failure.description)
+
+
+def test_a_write_or_publish_that_fails_leaves_no_branch(
+    root: Path, local_lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    materialize(root, asset_of(pa.table({"id": [1]})))
+
+    def publish(_step: Step) -> None:
+        raise PublishConflictError("cannot publish", "another run published", "Run the step again.")
+
+    monkeypatch.setattr(Step, "publish", publish)
+    assert "another run published" in str(failure_of(root, asset_of(pa.table({"id": [2]}))).description)
+    assert set(local_lake.catalog.load_table(SCORES.identifier).refs()) == {"main"}
+    assert rows(local_lake, SCORES) == [(1,)]
 
 
 def test_key_that_is_no_table_is_refused(root: Path) -> None:

@@ -6,6 +6,8 @@ published when it is loaded.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,9 @@ from dml_platform.core.project import get_project
 from dml_platform.core.settings import load_settings
 from dml_platform.lake.client import Lake
 from dml_platform.lake.reporting import failures, recorded, short_run_id, table_metadata
-from dml_platform.lake.write import Mode
+from dml_platform.lake.write import Mode, Step
+
+logger = logging.getLogger(__name__)
 
 
 class LakeIOManager(dg.ConfigurableIOManager):
@@ -46,8 +50,13 @@ class LakeIOManager(dg.ConfigurableIOManager):
             project = get_project(start=Path(self.project_root))
             with recorded(project, lake, run_id=run_id, step=ref.name) as notes:
                 step = lake.step(run_id, ref.name)
-                staged = step.write_batches(ref, lake.connect(), rows, mode=mode, key=key)
-                step.publish()
+                try:
+                    with contextlib.closing(lake.connect()) as connection:
+                        staged = step.write_batches(ref, connection, rows, mode=mode, key=key)
+                    step.publish()
+                except BaseException:
+                    _abandon(step)
+                    raise
                 notes.outputs[ref.dotted] = staged.snapshot_id
                 notes.rows[ref.dotted] = staged.rows_total
             pinned = lake.pin(ref, snapshot_id=staged.snapshot_id)
@@ -79,6 +88,13 @@ _READERS: dict[Any, Callable[[duckdb.DuckDBPyRelation], Any]] = {
     pa.Table: lambda relation: relation.to_arrow_table(),
     pd.DataFrame: lambda relation: relation.df(),
 }
+
+
+def _abandon(step: Step) -> None:
+    try:
+        step.abandon()
+    except Exception as error:  # noqa: BLE001 - the first error is the one to tell; the next run drops the branch
+        logger.warning("branch %s of the failed step is still there: %s", step.branch, error)
 
 
 def _ref(key: dg.AssetKey) -> TableRef:
