@@ -45,13 +45,16 @@ def load_sources(project: Project) -> dict[str, Source]:
         return {}
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"cannot read {path}", str(error), "Correct the YAML.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}", str(error), "Correct the YAML; it is UTF-8 text.") from error
     if not isinstance(document, dict) or set(document) - {"sources"}:
         raise ConfigError(
             f"cannot read {path}", "it has other keys than 'sources'", "Put every source below 'sources:'."
         )
-    return {name: _parse(name, entry) for name, entry in (document.get("sources") or {}).items()}
+    entries = document.get("sources") or {}
+    if not isinstance(entries, dict):
+        raise ConfigError(f"cannot read {path}", "'sources' is no mapping", "Write each source as '<name>:' below it.")
+    return {name: _parse(name, entry) for name, entry in entries.items()}
 
 
 def _parse(name: str, entry: Any) -> Source:

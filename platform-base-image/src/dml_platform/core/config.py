@@ -42,8 +42,8 @@ def load_project_config(project_root: Path) -> ProjectConfig:
         return ProjectConfig()
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"cannot read {path}", str(error), "Correct the YAML.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}", str(error), "Correct the YAML; it is UTF-8 text.") from error
     try:
         return ProjectConfig.model_validate(document)
     except ValidationError as error:

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -50,12 +51,14 @@ def write_record(home: Path, record: RunRecord) -> Path:
     return path
 
 
-def read_records(home: Path, project: str | None = None) -> Iterator[RunRecord]:
-    """All records, newest first."""
+def read_records(home: Path, project: str | None = None, run_id: str | None = None) -> Iterator[RunRecord]:
+    """All records, of one project or run if given, newest first; what is no record is passed over."""
     found = []
-    for path in (home / "runs").glob(f"{project or '*'}/*/*.json"):
-        found.append(RunRecord(**json.loads(path.read_text(encoding="utf-8"))))
-    return iter(sorted(found, key=lambda r: r.started_at, reverse=True))
+    for path in (home / "runs").glob(f"{project or '*'}/{run_id or '*'}/*.json"):
+        # Another version's, or damaged: it must not hide the others.
+        with suppress(OSError, ValueError, TypeError):
+            found.append(RunRecord(**json.loads(path.read_text(encoding="utf-8"))))
+    return iter(sorted(found, key=lambda r: str(r.started_at), reverse=True))
 
 
 def utc_now() -> str:

@@ -20,7 +20,7 @@ from dml_platform.core.project import project_root as find_project_root
 from dml_platform.core.project import state_home
 
 # Read by the launcher and by nox, before this module is there.
-LAUNCHER_VARIABLES = frozenset({"DML_PYTHON", "DML_DEV", "DML_WHEELS", "DML_UV", "DML_GIT_COMMIT"})
+LAUNCHER_VARIABLES = frozenset({"DML_PYTHON", "DML_DEV", "DML_WHEELS", "DML_GIT_COMMIT"})
 
 # What a folder is relative to must not change when a process changes its own.
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]

@@ -26,7 +26,14 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.update import RemoveSnapshotRefUpdate, TableUpdate
 from sqlalchemy import select, text, tuple_, update
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.orm import Session
 
 from dml_platform.core.errors import ConfigError, PermanentError, RetryableError
@@ -60,12 +67,12 @@ def open_catalog(settings: Settings) -> SqlCatalog:
             except (IntegrityError, OperationalError, ProgrammingError):  # another process makes the tables right now
                 time.sleep(0.2)
         return SqlCatalog(settings.lake.catalog_name, **properties)
-    except (IntegrityError, OperationalError, ProgrammingError, OSError) as error:
+    except (DatabaseError, OSError) as error:  # also a damaged file
         reason = getattr(error, "orig", None) or error
         raise ConfigError(
             "cannot open the lake's catalogue",
             (str(reason).strip() or repr(reason)).splitlines()[0],
-            "Check DML_LAKE__CATALOG_URI and that the folder or database can be written.",
+            _catalog_fix(settings),
         ) from error
     except (ArgumentError, NoSuchModuleError, ImportError):  # their text may hold the address, thus the password
         raise ConfigError(
@@ -73,6 +80,12 @@ def open_catalog(settings: Settings) -> SqlCatalog:
             "DML_LAKE__CATALOG_URI is not an SQLAlchemy URL for SQLite or Postgres",
             "Write it as postgresql+psycopg2://user:password@host:5432/database.",  # pragma: allowlist secret
         ) from None
+
+
+def _catalog_fix(settings: Settings) -> str:
+    if settings.lake.catalog_uri:
+        return "Check DML_LAKE__CATALOG_URI and that the folder or database can be written."
+    return f"Check the free space and the permissions of {settings.home / 'lake'} and that its catalog.db is whole."
 
 
 def _s3_properties(settings: Settings) -> dict[str, str]:
