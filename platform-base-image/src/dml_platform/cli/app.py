@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from dml_platform import __version__
+from dml_platform.cli.faults import explain
 from dml_platform.core.errors import PlatformError
 
 app = typer.Typer(
@@ -173,10 +174,11 @@ def main() -> None:
         errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         code = error.exit_code
     except Exception as error:  # noqa: BLE001 - the process's edge
+        known = explain(error)
+        text = f"{type(error).__name__}: {error}\nRun it again with --debug to see where it came from."
         if debug:
             traceback.print_exc()
-        else:
-            text = f"{type(error).__name__}: {error}\nRun it again with --debug to see where it came from."
-            errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
-        code = 1
+        if known or not debug:
+            errors.print(str(known or text), style="red", markup=False, highlight=False, soft_wrap=True)
+        code = known.exit_code if known else 1
     sys.exit(code or 0)

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+import psutil
+
+from dml_platform.cli.processes import find_process
 
 _CONFIG = """\
 # Written by `dml`; delete the file to have it written anew.
@@ -19,6 +22,13 @@ retention:
   schedule: {purge_after_days: 90}
   sensor: {purge_after_days: {skipped: 7, failure: 30, success: -1}}
 """
+_COMMAND, _PID, _STARTED = "dml/command", "dml/pid", "dml/process_started"
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 def ensure_home(home: Path) -> Path:
@@ -31,10 +41,24 @@ def ensure_home(home: Path) -> Path:
     return folder
 
 
+def run_tags() -> dict[str, str]:
+    """The tags that say which process a run is in."""
+    process = psutil.Process()
+    return {_COMMAND: "run", _PID: str(process.pid), _STARTED: str(process.create_time())}
+
+
 @contextmanager
 def open_instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    """Open the workspace's Dagster instance."""
+    """Open the workspace's Dagster instance; runs whose process was killed are failed first."""
     folder = ensure_home(home)
     os.environ["DAGSTER_HOME"] = str(folder)
     with dg.DagsterInstance.from_config(str(folder)) as instance:
+        _fail_dead_runs(instance)
         yield instance
+
+
+def _fail_dead_runs(instance: dg.DagsterInstance) -> None:
+    """A killed process cannot say so itself, and its run would hold a place in the queue for ever."""
+    for run in instance.get_runs(filters=dg.RunsFilter(tags={_COMMAND: "run"}, statuses=_UNFINISHED)):
+        if find_process(int(run.tags.get(_PID, 0)), float(run.tags.get(_STARTED, 0))) is None:
+            instance.report_run_failed(run, "The process of 'dml run' was killed.")

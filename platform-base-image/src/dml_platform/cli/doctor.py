@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dml_platform import __version__
-from dml_platform.core.errors import ConfigError, PlatformError
+from dml_platform.cli.faults import explain
+from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import find_projects
 from dml_platform.core.settings import Settings, known_variables, load_settings
 from dml_platform.lake import Lake, engine
@@ -50,17 +52,20 @@ def list_settings(console: Console) -> None:
     """Print every variable that settings read, and whether it is set; never its value."""
     table = Table("variable", "set", "what it is", box=None, padding=(0, 2, 0, 0))
     for name, description in sorted(known_variables().items()):
-        table.add_row(name, "yes" if name in os.environ else "", description)
+        table.add_row(name, "yes" if name in os.environ else "", escape(description))
     console.print(table)
 
 
 def _line(console: Console, name: str, probe: Callable[[], str]) -> bool:
     try:
-        console.print(f"[green]ok[/]    {name}: {probe()}", highlight=False, soft_wrap=True)
-        return True
-    except PlatformError as error:
-        console.print(f"[red]wrong[/] {name}: {error.why}. {error.fix}", highlight=False, soft_wrap=True)
+        found = probe()
+    except Exception as error:  # noqa: BLE001 - whatever is wrong, the other checks still help
+        known = explain(error)
+        found = f"{known.why}. {known.fix}" if known else f"{type(error).__name__}: {error}"
+        console.print(f"[red]wrong[/] {name}: {escape(found)}", highlight=False, soft_wrap=True)
         return False
+    console.print(f"[green]ok[/]    {name}: {escape(found)}", highlight=False, soft_wrap=True)
+    return True
 
 
 def _versions() -> str:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from dml_platform.core.errors import ConfigError, PlatformError
 from dml_platform.core.naming import TableRef
+from dml_platform.core.project import find_projects
 from dml_platform.core.runrecord import read_records
 from dml_platform.lake import Lake, open_lake
 
@@ -56,11 +57,23 @@ def tables(console: Console, project: str | None) -> None:
             table.add_row(ref.dotted, "-", "never", "-")
         else:
             rows = f"{newest.rows_total:,}" if newest.rows_total is not None else "?"
-            table.add_row(ref.dotted, rows, _age(newest.committed_at), newest.summary.get("run_id", "-"))
+            table.add_row(ref.dotted, rows, _age(newest.committed_at), escape(newest.summary.get("run_id", "-")))
     if not table.row_count:
-        console.print("The lake is empty. 'dml run' fills it.")
+        _require_known(lake, project)
+        of = f" of project {project!r}" if project else ""
+        console.print(f"The lake has no tables{escape(of)} yet. 'dml run' fills it.")
         return
     console.print(table)
+
+
+def _require_known(lake: Lake, project: str | None) -> None:
+    known = {p.name for p in find_projects()} | {ref.project for ref in lake.tables()}
+    if project is not None and project not in known:
+        raise ConfigError(
+            f"cannot list the tables of project {project!r}",
+            "there is no such project here or in the lake",
+            f"There are: {', '.join(sorted(known))}." if known else "Change into the tree or a project's folder.",
+        )
 
 
 def history(console: Console, name: str | None, *, limit: int) -> None:
@@ -80,8 +93,8 @@ def history(console: Console, name: str | None, *, limit: int) -> None:
             info.committed_at.strftime("%Y-%m-%d %H:%M:%S"),
             info.operation,
             f"{info.rows_total:,}" if info.rows_total is not None else "?",
-            info.summary.get("run_id", "-"),
-            info.summary.get("git_commit", "-")[:12],
+            escape(info.summary.get("run_id", "-")),
+            escape(info.summary.get("git_commit", "-")[:12]),
         )
     console.print(table if table.row_count else f"{name} was never published.")
 
@@ -93,9 +106,9 @@ def _print_runs(console: Console, lake: Lake, *, limit: int) -> None:
             break
         colour = "green" if record.status == "success" else "red"
         table.add_row(
-            record.run_id,
-            f"{record.project}/{record.step}",
-            f"[{colour}]{record.status}[/]",
+            escape(record.run_id),
+            escape(f"{record.project}/{record.step}"),
+            f"[{colour}]{escape(record.status)}[/]",
             record.started_at[:19].replace("T", " "),
             f"{record.duration_s:.1f}",
             escape((record.error or "").split("\n")[0][:80]) or str(len(record.outputs)),
@@ -157,7 +170,7 @@ def _print(console: Console, result: duckdb.DuckDBPyConnection, *, output: str, 
                 print(json.dumps(dict(zip(names, row, strict=True)), default=str, ensure_ascii=False))
     else:
         rows = result.fetchmany(max_rows + 1)
-        table = Table(*names, box=None, padding=(0, 2, 0, 0))
+        table = Table(*map(escape, names), box=None, padding=(0, 2, 0, 0))
         for row in rows[:max_rows]:
             table.add_row(*("" if value is None else escape(str(value)) for value in row))
         console.print(table)

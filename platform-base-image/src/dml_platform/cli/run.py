@@ -14,9 +14,11 @@ from typing import Any
 
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from dml_platform.cli.dagster_home import open_instance
+from dml_platform.cli.dagster_home import open_instance, run_tags
+from dml_platform.core import errors
 from dml_platform.core.errors import ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project, get_project
 from dml_platform.core.runrecord import read_records
@@ -41,7 +43,7 @@ def run(
 def demo(project_name: str | None, console: Console) -> None:
     """Run everything and show the result."""
     project = get_project(project_name)
-    console.print(f"[bold]Running project {project.name!r}[/]: ingest → land → transform → test → publish\n")
+    console.print(f"[bold]Running project {escape(project.name)!r}[/]: ingest → land → transform → test → publish\n")
     _execute(project, console)
     _show_highlights(project, console)
     console.print(
@@ -49,7 +51,7 @@ def demo(project_name: str | None, console: Console) -> None:
         "  ./dml up                      Dagster's UI: lineage, checks, previews, plots\n"
         "  ./dml sql                     SQL over the published tables\n"
         "  ./dml tables                  what the lake holds\n"
-        f"  {project.root.name}/notebooks/       the same tables in a notebook"
+        f"  {escape(project.root.name)}/notebooks/       the same tables in a notebook"
     )
 
 
@@ -84,36 +86,41 @@ def _execute(
 ) -> None:
     started = time.monotonic()
     settings = load_settings(project.root)
-    with console.status(f"loading project {project.name!r}"):
+    with console.status(f"loading project {escape(project.name)!r}"):
         defs = load_project_definitions(project)
         selection = dg.AssetSelection.all() if select == "*" else select
         try:
             job = dg.Definitions.merge(
                 defs, dg.Definitions(jobs=[dg.define_asset_job(_JOB, selection=selection)])
             ).resolve_job_def(_JOB)
-        except (dg.DagsterInvalidSubsetError, dg.DagsterInvalidDefinitionError) as error:
-            raise ConfigError(
-                f"cannot run {select!r}",
-                str(error).splitlines()[0],
-                "Select assets such as 'sales/marts/fct_purchases+'.",
-            ) from error
+        except dg.DagsterError as error:
+            raise _wrong_selection(select, str(error.__cause__ or error).splitlines()[0]) from error
+        if not job.graph.node_dict:
+            raise _wrong_selection(select, "it selects no asset")
     dbt_ops = [n for n in job.graph.node_dict if n == f"{project.name}_dbt"]
     # What somebody selects is built in any case.
     options = {"full_refresh": full_refresh, "if_changed": select == "*" and not force}
     config = {"ops": {name: {"config": options} for name in dbt_ops}}
     threading.Thread(target=_warm_up, daemon=True).start()
     with open_instance(settings.home) as instance, _progress(instance, console) as failed_steps:
-        result = job.execute_in_process(
-            instance=instance,
-            raise_on_error=False,
-            run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            tags={"dml/command": "run"},
-        )
+        try:
+            result = job.execute_in_process(
+                instance=instance,
+                raise_on_error=False,
+                run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                tags=run_tags(),
+            )
+        except dg.DagsterExecutionInterruptedError as error:
+            raise KeyboardInterrupt from error
     run_id = short_run_id(result.run_id)
     if not result.success:
         raise _failure_of(result, failed_steps, run_id)
     _show_outputs(project, console, run_id, settings.home)
     console.print(f"[green]done[/] in {time.monotonic() - started:.1f} s · run {run_id}")
+
+
+def _wrong_selection(select: str, why: str) -> ConfigError:
+    return ConfigError(f"cannot run {select!r}", why, "Select assets such as 'sales/marts/fct_purchases+'.")
 
 
 def _warm_up() -> None:
@@ -140,16 +147,16 @@ def _progress(instance: dg.DagsterInstance, console: Console) -> Iterator[list[s
                 return
             if kind == dg.DagsterEventType.STEP_START:
                 begun[step] = time.monotonic()
-                status.update(step)
+                status.update(escape(step))
             elif kind == dg.DagsterEventType.STEP_SUCCESS:
-                console.print(f"  [green]✓[/] {step}  [dim]{time.monotonic() - begun[step]:.1f} s[/]")
+                console.print(f"  [green]✓[/] {escape(step)}  [dim]{time.monotonic() - begun[step]:.1f} s[/]")
             elif kind == dg.DagsterEventType.STEP_UP_FOR_RETRY:
-                console.print(f"  [yellow]↻[/] {step}: trying again")
+                console.print(f"  [yellow]↻[/] {escape(step)}: trying again")
             elif kind == dg.DagsterEventType.STEP_FAILURE:
                 failed.append(step)
-                console.print(f"  [red]✗[/] {step}")
+                console.print(f"  [red]✗[/] {escape(step)}")
             elif kind is None and event.user_message:
-                status.update(f"{step}: {event.user_message.splitlines()[0][:100]}")
+                status.update(escape(f"{step}: {event.user_message.splitlines()[0][:100]}"))
 
         instance.handle_new_event = on_event  # type: ignore[method-assign]
         try:
@@ -170,18 +177,32 @@ def _failure_of(result: dg.ExecuteInProcessResult, failed_steps: list[str], run_
             return error
         cause = data.error.cause if data.error and data.error.cause else data.error
         text = cause.message.strip() if cause else "no reason was given"
+        if raised := _raised_in_step(cause.cls_name if cause else None, text):
+            return raised
         return PermanentError(
             f"run {run_id} failed in step {event.step_key!r}", text, "'dml up' shows the run with its whole log."
         )
     return PermanentError(f"run {run_id} failed", ", ".join(failed_steps), "'dml up' shows its log.")
 
 
+def _raised_in_step(class_name: str | None, text: str) -> PlatformError | None:
+    """The platform's error that an asset raised, of which Dagster keeps the class's name and the text."""
+    cls = getattr(errors, class_name or "", None)
+    if not (isinstance(cls, type) and issubclass(cls, PlatformError)):
+        return None
+    head, _, fix = text.partition(f"{class_name}: ")[2].rpartition("\n")
+    what, separator, why = head.partition(": ")
+    if not separator:
+        return None
+    error = PlatformError(what, why, fix)
+    error.exit_code = cls.exit_code  # type: ignore[misc]
+    return error
+
+
 def _show_outputs(project: Project, console: Console, run_id: str, home: Any) -> None:
     table = Table("table", "rows", "snapshot", box=None, padding=(0, 2, 0, 0))
     unchanged = 0
-    for record in sorted(read_records(home, project.name), key=lambda r: r.started_at):
-        if record.run_id != run_id:
-            continue
+    for record in reversed(list(read_records(home, project.name, run_id))):
         unchanged += not record.outputs
         for name, snapshot in record.outputs.items():
             table.add_row(name, f"{record.rows.get(name, 0):,}", str(snapshot))
@@ -204,7 +225,10 @@ def _show_highlights(project: Project, console: Console) -> None:
         f"SELECT strftime(revenue_date, '%Y-%m') AS month, sum(revenue_cents) / 100 AS dollars "
         f"FROM {daily.dotted} GROUP BY month ORDER BY month"
     ).fetchall()
-    top = max(amount for _, amount in rows)
+    rows = [(month, amount) for month, amount in rows if amount]
+    if not rows:
+        return
+    top = max(abs(amount) for _, amount in rows)
     console.print(f"\n[bold]Revenue by month[/] [dim]{daily.dotted}[/]")
     for month, amount in rows:
         console.print(f"  {month} {'█' * max(1, round(40 * amount / top))} {amount:,.0f}", highlight=False)

@@ -25,8 +25,10 @@ from typing import Any
 import psutil
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
-from dml_platform.cli.dagster_home import ensure_home
+from dml_platform.cli.dagster_home import ensure_home, open_instance
+from dml_platform.cli.processes import find_process
 from dml_platform.core.errors import ConfigError, PermanentError
 from dml_platform.core.project import Project, find_projects
 from dml_platform.core.settings import Settings, load_settings
@@ -51,13 +53,7 @@ class Service:
 
     def process(self) -> psutil.Process | None:
         """The process, if it still is the one that was started."""
-        try:
-            process = psutil.Process(self.pid)
-            if abs(process.create_time() - self.started_at) < 1 and process.status() != psutil.STATUS_ZOMBIE:
-                return process
-        except psutil.NoSuchProcess:
-            pass
-        return None
+        return find_process(self.pid, self.started_at)
 
 
 def up(console: Console, *, port: int, detach: bool) -> None:
@@ -79,6 +75,8 @@ def up(console: Console, *, port: int, detach: bool) -> None:
     if detach:
         _detach(console, state, port=port)
         return
+    with open_instance(settings.home):
+        pass  # runs that were killed must not hold places in the queue
     with _terminating():
         _supervise(console, settings, projects, state, port=port)
 
@@ -91,6 +89,7 @@ def down(console: Console) -> None:
     # The supervisor first: it would otherwise report its children as dying.
     _stop(sorted(running, key=lambda s: s.name != "supervisor"))
     state.unlink(missing_ok=True)
+    (state.parent / "ready").unlink(missing_ok=True)
     console.print(f"stopped {', '.join(s.name for s in running)}" if running else "nothing was running")
 
 
@@ -121,7 +120,7 @@ def _supervise(console: Console, settings: Settings, projects: list[Project], st
             start("daemon", [_script("dagster-daemon"), "run", "-w", str(workspace)])
             _wait(services, lambda: _are_loaded(url, set(ports)))
         (state.parent / "ready").write_text(url, encoding="utf-8")
-        console.print(f"[bold green]ready[/] [link={url}]{url}[/link]   logs: {logs}")
+        console.print(f"[bold green]ready[/] [link={url}]{url}[/link]   logs: {escape(str(logs))}")
         console.print("[dim]Ctrl-C stops it, or 'dml down' from another terminal[/]")
         _watch(services, console)
     finally:
@@ -206,21 +205,31 @@ def _location_entries(url: str) -> list[dict[str, Any]]:
 
 
 def _watch(services: list[Service], console: Console) -> None:
-    """Stay until interrupted; say once when a process ends, and go on with the rest."""
+    """Stay until interrupted; say once when a process ends, and go on with the rest.
+
+    Raises:
+        PermanentError: nothing is left that runs.
+    """
     reported: set[str] = set()
     while True:
         for service in services[1:]:
             if service.name not in reported and service.process() is None:
                 reported.add(service.name)
-                console.print(f"[red]{service.name} ended[/]; see {service.log}")
+                console.print(f"[red]{escape(service.name)} ended[/]; see {escape(service.log)}")
         if len(reported) == len(services) - 1:
-            return
+            raise PermanentError(
+                "cannot go on",
+                f"{', '.join(s.name for s in services[1:])} have all ended",
+                f"See the logs in {Path(services[-1].log).parent}, then run 'dml up' again.",
+            )
         time.sleep(1)
 
 
 def _detach(console: Console, state: Path, *, port: int) -> None:
     state.parent.mkdir(parents=True, exist_ok=True)
     log = state.parent / "supervisor.log"
+    ready = state.parent / "ready"
+    ready.unlink(missing_ok=True)  # a killed supervisor leaves it behind
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "dml_platform.cli", "up", "--port", str(port)],
@@ -229,7 +238,6 @@ def _detach(console: Console, state: Path, *, port: int) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    ready = state.parent / "ready"
     with console.status("starting Dagster"):
         while not ready.is_file():
             if process.poll() is not None:
