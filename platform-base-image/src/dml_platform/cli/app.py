@@ -162,6 +162,8 @@ def main() -> None:
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == 130:  # what typer makes of Ctrl-C, in silence
+            raise KeyboardInterrupt
     except typer.TyperException as error:
         error.show()  # type: ignore[attr-defined]
         code = 2

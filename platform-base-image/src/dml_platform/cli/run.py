@@ -97,10 +97,7 @@ def _execute(
             raise _wrong_selection(select, str(error.__cause__ or error).splitlines()[0]) from error
         if not job.graph.node_dict:
             raise _wrong_selection(select, "it selects no asset")
-    dbt_ops = [n for n in job.graph.node_dict if n == f"{project.name}_dbt"]
-    # What somebody selects is built in any case.
-    options = {"full_refresh": full_refresh, "if_changed": select == "*" and not force}
-    config = {"ops": {name: {"config": options} for name in dbt_ops}}
+    config = {"ops": _op_config(project, job, is_selected=select != "*", force=force, full_refresh=full_refresh)}
     threading.Thread(target=_warm_up, daemon=True).start()
     with open_instance(settings.home) as instance, _progress(instance, console) as failed_steps:
         try:
@@ -113,10 +110,29 @@ def _execute(
         except dg.DagsterExecutionInterruptedError as error:
             raise KeyboardInterrupt from error
     run_id = short_run_id(result.run_id)
+    if any(_is_interruption(event.step_failure_data) for event in result.get_step_failure_events()):
+        raise KeyboardInterrupt
     if not result.success:
         raise _failure_of(result, failed_steps, run_id)
     _show_outputs(project, console, run_id, settings.home)
     console.print(f"[green]done[/] in {time.monotonic() - started:.1f} s · run {run_id}")
+
+
+def _op_config(
+    project: Project, job: dg.JobDefinition, *, is_selected: bool, force: bool, full_refresh: bool
+) -> dict[str, Any]:
+    """Config for the dbt step, and for sources that are read anew: only those that somebody selects."""
+    # What somebody selects is built in any case.
+    dbt = {"full_refresh": full_refresh, "if_changed": not is_selected and not force}
+    config: dict[str, Any] = {}
+    for name, node in job.graph.node_dict.items():
+        if name == f"{project.name}_dbt":
+            config[name] = {"config": dbt}
+        elif full_refresh and is_selected and isinstance(node.definition, dg.OpDefinition):
+            taken = node.definition.config_schema.config_type
+            if "full_refresh" in getattr(taken, "fields", {}):
+                config[name] = {"config": {"full_refresh": True}}
+    return config
 
 
 def _wrong_selection(select: str, why: str) -> ConfigError:
@@ -163,6 +179,12 @@ def _progress(instance: dg.DagsterInstance, console: Console) -> Iterator[list[s
             yield failed
         finally:
             del instance.handle_new_event
+
+
+def _is_interruption(data: Any) -> bool:
+    """Dagster makes Ctrl-C in a step an error of the step."""
+    found = (data.error, data.error.cause) if data.error else ()
+    return any(error and error.cls_name == dg.DagsterExecutionInterruptedError.__name__ for error in found)
 
 
 def _failure_of(result: dg.ExecuteInProcessResult, failed_steps: list[str], run_id: str) -> PlatformError:
