@@ -22,6 +22,14 @@ from dml_platform.lake import Lake
 from dml_platform.lake.reporting import RETRY_POLICY, failures, recorded, short_run_id, table_metadata
 
 
+class LandConfig(dg.Config):
+    """How to land a source, set in Dagster's launchpad or by ``dml run``."""
+
+    full_refresh: bool = Field(
+        default=False, description="read everything again; it replaces rows and columns, whatever they were"
+    )
+
+
 class FileSource(BaseModel):
     """A source of kind ``files``: tables, each made of the files of a glob."""
 
@@ -103,12 +111,18 @@ def _file_asset(
         required_resource_keys={"lake"},
         retry_policy=RETRY_POLICY,
     )
-    def _land(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def _land(context: dg.AssetExecutionContext, config: LandConfig) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake.lake
-        run_id = short_run_id(context.run_id)
+        run_id = short_run_id(context.run.run_id)
         with failures(), recorded(project, lake, run_id=run_id, step=ref.name) as notes:
             landing = land_files(
-                lake, ref, spec, root=project.root, run_id=run_id, progress=lambda text: context.log.info(text)
+                lake,
+                ref,
+                spec,
+                root=project.root,
+                run_id=run_id,
+                full_refresh=config.full_refresh,
+                progress=lambda text: context.log.info(text),
             )
             if landing.files_landed and landing.snapshot_id is not None:
                 notes.outputs[ref.dotted] = landing.snapshot_id
@@ -138,6 +152,7 @@ def _connector_assets(
             owners=owners,
             kinds={"airbyte", "iceberg"},
             description=f"Stream {stream!r} of {name!r} as the connector sent it ({source.streams[stream].sync_mode}).",
+            skippable=True,
         )
         for stream, ref in refs.items()
     ]
@@ -145,15 +160,23 @@ def _connector_assets(
     @dg.multi_asset(
         specs=specs,
         name=f"{project.name}_{name}",
+        can_subset=True,
         required_resource_keys={"lake"},
         retry_policy=RETRY_POLICY,
     )
-    def _land(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+    def _land(context: dg.AssetExecutionContext, config: LandConfig) -> Iterator[dg.MaterializeResult]:
         lake: Lake = context.resources.lake.lake
-        run_id = short_run_id(context.run_id)
+        run_id = short_run_id(context.run.run_id)
         with failures(), recorded(project, lake, run_id=run_id, step=name) as notes:
             landings = land_streams(
-                lake, project.name, name, source, run_id=run_id, progress=lambda text: context.log.info(text)
+                lake,
+                project.name,
+                name,
+                source,
+                run_id=run_id,
+                streams=[s for s, ref in refs.items() if dg.AssetKey(ref.asset_key) in context.selected_asset_keys],
+                full_refresh=config.full_refresh,
+                progress=lambda text: context.log.info(text),
             )
             for landing in landings:
                 if landing.rows and landing.snapshot_id is not None:
@@ -175,4 +198,4 @@ def _connector_assets(
 
 def _published_metadata(lake: Lake, ref: TableRef) -> dict[str, Any]:
     pinned = lake.published(ref)
-    return table_metadata(lake, [pinned])[ref.dotted] if pinned else {}
+    return table_metadata(lake, [pinned], preview=False)[ref.dotted] if pinned else {}

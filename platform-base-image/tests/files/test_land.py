@@ -45,9 +45,16 @@ def drop(tmp_path: Path) -> Path:
 def land(local_lake: Lake, drop: Path) -> Land:
     """Land a glob of the drop folder in ORDERS, with declared columns unless told otherwise."""
 
-    def call(path: str = "*.csv", *, lake: Lake = local_lake, run_id: str = "r1", **options: Any) -> Landing:
+    def call(
+        path: str = "*.csv",
+        *,
+        lake: Lake = local_lake,
+        run_id: str = "r1",
+        full_refresh: bool = False,
+        **options: Any,
+    ) -> Landing:
         source = FileTable(path=path, **{"format": "csv", "columns": COLUMNS, **options})
-        return land_files(lake, ORDERS, source, root=drop, run_id=run_id)
+        return land_files(lake, ORDERS, source, root=drop, run_id=run_id, full_refresh=full_refresh)
 
     return call
 
@@ -338,6 +345,37 @@ def test_a_column_dropped_or_changed_upstream_is_refused_with_the_difference(
     with pytest.raises(SchemaMismatchError, match=difference):
         land(columns=None, run_id="r2")
     assert rows(local_lake, "id") == [(1,)]
+
+
+def test_a_full_refresh_replaces_rows_rejects_and_columns(local_lake: Lake, land: Land, drop: Path) -> None:
+    (drop / "a.csv").write_bytes(b"id,note\n1,a\nx,b\n")
+    (drop / "b.csv").write_bytes(b"id,note\n2,c\n")
+    land(columns={"id": "BIGINT", "note": "VARCHAR"}, max_rejects_share=0.5)
+    assert len(rejects(local_lake)) == 1
+    (drop / "a.csv").write_bytes(b"id,kind\nA1,x\n")
+    (drop / "b.csv").write_bytes(b"id,kind\n2,y\n")
+    with pytest.raises(SchemaMismatchError, match="--full-refresh --select key:sales/raw/shop__orders"):
+        land(columns=None, run_id="r2")
+    landing = land(columns={"id": "VARCHAR", "kind": "VARCHAR"}, run_id="r3", full_refresh=True)
+    assert (landing.files_landed, landing.files_skipped, landing.rows) == (2, 0, 2)
+    assert {"id", "kind", "note"} & set(local_lake.sql(f"FROM {ORDERS.dotted}").columns) == {"id", "kind"}
+    assert rows(local_lake, "id, kind, _run_id") == [("2", "y", "r3"), ("A1", "x", "r3")]
+    assert rejects(local_lake) == []
+
+
+def test_files_are_known_after_a_full_refresh_and_those_before_it_are_not(
+    local_lake: Lake, land: Land, drop: Path
+) -> None:
+    (drop / "a.csv").write_bytes(HEADER + ROW)
+    (drop / "b.csv").write_bytes(HEADER + ROW.replace(b"1,", b"2,", 1))
+    land()
+    (drop / "a.csv").rename(drop / "a.away")
+    assert land(run_id="r2", full_refresh=True).files_landed == 1
+    assert rows(local_lake, "id") == [(2,)]
+    assert land(run_id="r3").files_landed == 0
+    (drop / "a.away").rename(drop / "a.csv")
+    assert land(run_id="r4").files_landed == 1
+    assert rows(local_lake, "id") == [(1,), (2,)]
 
 
 def test_inferred_values_that_fit_the_table_take_its_types(local_lake: Lake, land: Land, drop: Path) -> None:

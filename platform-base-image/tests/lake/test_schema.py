@@ -59,7 +59,8 @@ def test_other_changes_are_refused_with_the_list_of_differences(lake: Lake) -> N
         "deep.a: INTEGER in the table, VARCHAR in the rows; "
         "deep.b: INTEGER in the table, missing in the rows; "
         "list[]: INTEGER in the table, BOOLEAN in the rows.\n"
-        "Restore the columns at the source, or replace the table with a full refresh."
+        "Restore the columns at the source, or replace the table: "
+        "dml run --full-refresh --select key:sales/marts/fct_orders"
     )
     assert current(lake) == ["id", "name", "price", "deep", "list"]
     assert len(rows(lake)) == 1

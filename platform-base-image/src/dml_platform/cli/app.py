@@ -67,7 +67,7 @@ def run(
         bool, typer.Option("--force", help="Build the models although neither files nor inputs changed.")
     ] = False,
     full_refresh: Annotated[
-        bool, typer.Option("--full-refresh", help="Replace the rows and columns of dbt's tables, whatever they were.")
+        bool, typer.Option("--full-refresh", help="Replace rows and columns of dbt's tables and of selected sources.")
     ] = False,
 ) -> None:
     """Run the project's pipeline: ingest, land, transform, test, publish."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dml_platform.core.errors import PublishConflictError, SourceError
@@ -50,6 +51,7 @@ def land_files(
     *,
     root: Path | str,
     run_id: str,
+    full_refresh: bool = False,
     progress: Progress | None = None,
 ) -> Landing:
     """Publish the rows of the files that are not in the table yet, and their rejects in ``<table>__rejects``.
@@ -59,6 +61,7 @@ def land_files(
 
     Args:
         root: the project's folder, which ``source.path`` is relative to.
+        full_refresh: land all files of the glob again; they replace rows and columns, whatever they were.
         progress: called with a sentence now and then.
     Raises:
         SourceError: no file matches, or one is empty, damaged or changing.
@@ -72,13 +75,24 @@ def land_files(
     paths = find_files(ref, source.path, root=folder, file_format=source.format)
     with ThreadPoolExecutor(1, thread_name_prefix="dml-hash") as hashers:
         files = [open_file(ref, path, root=folder, hashers=hashers) for path in paths]
+        attempt = partial(
+            _land,
+            lake,
+            ref,
+            source,
+            files,
+            run_id=run_id,
+            full_refresh=full_refresh,
+            say=say,
+            started=started,
+        )
         try:
             for _ in range(_RETRIES):
                 try:
-                    return _land(lake, ref, source, files, run_id=run_id, say=say, started=started)
+                    return attempt()
                 except PublishConflictError:
                     say(f"another run landed {ref.dotted} meanwhile; starting again from what it published")
-            return _land(lake, ref, source, files, run_id=run_id, say=say, started=started)
+            return attempt()
         finally:
             hashers.shutdown(wait=False, cancel_futures=True)
 
@@ -91,8 +105,9 @@ def landed_files(lake: Lake, ref: TableRef, *, latest_only: bool = False) -> dic
     for snapshot in lake.history(ref):
         for entry in json.loads(snapshot.summary.get(FILES_PROPERTY, "[]")):
             found.setdefault(entry["sha256"], LandedFile(**entry))
-        if latest_only and snapshot.summary.get("landing") == "table":
-            break
+        landing = snapshot.summary.get("landing")
+        if landing == "full_refresh" or (latest_only and landing == "table"):
+            break  # what came before is not in the table any more
     return found
 
 
@@ -103,13 +118,15 @@ def _land(
     files: Sequence[SourceFile],
     *,
     run_id: str,
+    full_refresh: bool,
     say: Progress,
     started: float,
 ) -> Landing:
     step = lake.step(run_id, f"land_{ref.name}")
     pinned = step.pin(ref)
     step.pin(ref.rejects)
-    new = _choose_new(files, landed_files(lake, ref, latest_only=source.mode == "table"), mode=source.mode)
+    known = {} if full_refresh else landed_files(lake, ref, latest_only=source.mode == "table")
+    new = _choose_new(files, known, mode=source.mode)
     skipped = len(files) - len(new)
     published = pinned.snapshot_id if pinned else None
     if not new:
@@ -118,7 +135,8 @@ def _land(
     connection = lake.connect()
     try:
         with GzipChecks(ref, new) as checks:
-            landed = Load(step, connection, ref, source, run_id, _known_columns(pinned)).write(new)
+            columns = {} if full_refresh else _known_columns(pinned)
+            landed = Load(step, connection, ref, source, run_id, columns, full_refresh=full_refresh).write(new)
             unpacked = checks.finish()
         for file in new:
             file.check_unchanged(ref)

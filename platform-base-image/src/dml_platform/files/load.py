@@ -40,7 +40,10 @@ class LandedFile:
 
 @dataclass
 class Load:
-    """Writes the batches of one attempt to the step's branches."""
+    """Writes the batches of one attempt to the step's branches.
+
+    ``known`` are the table's columns and their types; ``full_refresh`` replaces rows, rejects and columns.
+    """
 
     step: Step
     connection: DuckDBPyConnection
@@ -48,6 +51,7 @@ class Load:
     source: FileTable
     run_id: str
     known: Mapping[str, str]
+    full_refresh: bool = False
 
     def write(self, files: Sequence[SourceFile]) -> list[LandedFile]:
         """Stage the rows of all files, then their rejects."""
@@ -75,13 +79,18 @@ class Load:
             raise _as_source_error(self.ref, files, error) from error
         finally:
             _discard(recovered)
-        if count_rejects(self.connection):
+        if count_rejects(self.connection) or (self.full_refresh and self._has_rejects()):
             self.step.write_query(
                 self.ref.rejects,
                 self.connection,
                 f"SELECT source_file AS _source_file, * EXCLUDE (source_file), {stamps} FROM {REJECTS}",
+                full_refresh=self.full_refresh,
             )
         return landed
+
+    def _has_rejects(self) -> bool:
+        pinned = self.step.pin(self.ref.rejects)
+        return pinned is not None and pinned.snapshot_id is not None
 
     def _write_batch(self, batch: Batch, stamps: str, *, is_first: bool) -> list[LandedFile]:
         landed: list[LandedFile] = []
@@ -109,9 +118,11 @@ class Load:
                 LandedFile(f.name, f.sha256, f.size_bytes, rows[f.name], rejects.get(f.name, 0)) for f in batch.files
             )
             entries = [{"name": f.name, "sha256": f.sha256, "size_bytes": f.size_bytes, "rows": f.rows} for f in landed]
-            return {FILES_PROPERTY: json.dumps(entries), "landing": "table" if replaces else "append"}
+            return {FILES_PROPERTY: json.dumps(entries), "landing": landing}
 
-        replaces = self.source.mode == "table" and is_first
+        replaces_columns = self.full_refresh and is_first
+        replaces_rows = replaces_columns or (self.source.mode == "table" and is_first)
+        landing = "full_refresh" if replaces_columns else "table" if replaces_rows else "append"
         names = "".join(
             f"WHEN {quote(str(file.path))} THEN {quote(file.name)} "
             for file in batch.files
@@ -124,8 +135,9 @@ class Load:
             self.ref,
             self.connection,
             f"SELECT * EXCLUDE (filename), {name} AS _source_file, {stamps} FROM ({batch.select})",
-            mode="table" if replaces else "append",
+            mode="table" if replaces_rows else "append",
             summary=summarize,
+            full_refresh=replaces_columns,
         )
         return landed
 

@@ -272,7 +272,8 @@ class Step:
                 raise SchemaMismatchError(
                     f"cannot write {ref.dotted!r}",
                     "its columns differ: " + "; ".join(evolution.refused),
-                    "Restore the columns at the source, or replace the table with a full refresh.",
+                    "Restore the columns at the source, or replace the table: "
+                    f"dml run --full-refresh --select key:{'/'.join(ref.asset_key)}",
                 )
             if not evolution.changed:
                 return table, base, head
