@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,16 @@ def test_resources_open_nothing_before_a_step_runs(tmp_path: Path) -> None:
     )
     dg.Definitions.validate_loadable(definitions)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_snapshots_carry_the_commit_of_the_projects_folder(
+    root: Path, local_lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.chdir(tmp_path)
+    materialize(root, asset_of(pa.table({"id": [1]})))
+    assert next(local_lake.history(SCORES)).summary["git_commit"] == commit
+    assert LakeResource(project_root=str(root)).lake.root == root

@@ -48,10 +48,12 @@ class Lake:
 
     Args:
         settings: where the catalogue and the warehouse are.
+        root: the folder whose git commit snapshots are stamped with; default: the current folder.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, root: Path | None = None) -> None:
         self.settings = settings
+        self.root = root
 
     @cached_property
     def catalog(self) -> SqlCatalog:
@@ -64,7 +66,7 @@ class Lake:
 
     def step(self, run_id: str, name: str) -> Step:
         """Begin a unit of write-audit-publish."""
-        return Step(self.catalog, self.settings, run_id, name, summary={"git_commit": git_commit()})
+        return Step(self.catalog, self.settings, run_id, name, summary={"git_commit": git_commit(self.root)})
 
     def tables(self, project: str | None = None) -> list[TableRef]:
         """Every table of the lake or of one project, published or not."""

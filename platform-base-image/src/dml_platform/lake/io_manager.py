@@ -79,7 +79,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
         return _READERS[duckdb.DuckDBPyRelation if wanted is Any else wanted](relation)
 
     def _lake(self) -> Lake:
-        return Lake(load_settings(Path(self.project_root)))
+        root = Path(self.project_root)
+        return Lake(load_settings(root), root)
 
 
 _READERS: dict[Any, Callable[[duckdb.DuckDBPyRelation], Any]] = {

@@ -22,4 +22,5 @@ class LakeResource(dg.ConfigurableResource):
     @cached_property
     def lake(self) -> Lake:
         """The lake of the profile."""
-        return Lake(load_settings(Path(self.project_root)))
+        root = Path(self.project_root)
+        return Lake(load_settings(root), root)
