@@ -20,9 +20,11 @@ from dml_platform.cli.app import main
 from dml_platform.cli.dagster_home import open_instance, run_tags
 from dml_platform.core.errors import PermanentError
 from dml_platform.core.naming import TableRef
+from dml_platform.core.project import read_project
 from dml_platform.core.runrecord import RunRecord, write_record
 from dml_platform.core.settings import load_settings
 from dml_platform.lake import open_lake
+from dml_platform.lake.reporting import recorded
 
 ORDERS = TableRef("shop", "raw", "web__orders")
 QUIET = Console(quiet=True)
@@ -33,6 +35,7 @@ import time
 from pathlib import Path
 import dagster as dg
 from dml_platform.core.errors import TooManyRejectsError
+from dml_platform.core.project import state_home
 from dml_platform.definitions import build_definitions
 
 @dg.asset(key=["shop", "marts", "fine"])
@@ -48,7 +51,13 @@ def slow() -> None:
     Path("started").touch()
     time.sleep(60)
 
-defs = build_definitions(Path(__file__).parent.parent, assets=[fine, picky, slow])
+@dg.asset(key=["shop", "marts", "greedy"])
+def greedy() -> None:
+    with (state_home() / "filler").open("wb", buffering=0) as filler:
+        while filler.write(b"x" * 512):
+            pass
+
+defs = build_definitions(Path(__file__).parent.parent, assets=[fine, picky, slow, greedy])
 """
 
 
@@ -210,12 +219,15 @@ def test_damaged_databases_are_a_sentence(dml: Dml) -> None:
 def test_full_disk_is_a_sentence(dml: Dml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "small"
     home.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(home)], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(home)], check=False).returncode:
         pytest.skip("cannot mount here")
     try:
         monkeypatch.setenv("DML_HOME", str(home))
-        with pytest.raises(OSError, match="No space"):
-            (home / "filler").write_bytes(b"x" * 2**20)
+        code, _, errors = dml("run", "-s", "shop/marts/greedy")
+        assert code == 1
+        assert "free space" in errors
+        assert (home / "filler").stat().st_size > 2**20
+        (home / "lake").mkdir(exist_ok=True)
         for command in (["tables"], ["run", "-s", "shop/marts/fine"]):
             code, _, errors = dml(*command)
             assert code in (1, 2)
@@ -226,6 +238,19 @@ def test_full_disk_is_a_sentence(dml: Dml, tmp_path: Path, monkeypatch: pytest.M
         assert "wrong disk: only 0.0 GB are free" in output
     finally:
         subprocess.run(["umount", "--lazy", str(home)], check=True)
+
+
+def test_record_that_cannot_be_written_does_not_hide_the_error_of_the_step(root: Path) -> None:
+    lake, project = open_lake(), read_project(root)
+    assert project is not None
+    (lake.settings.home / "runs").touch()
+    with pytest.raises(ValueError, match="the step's own"), recorded(project, lake, run_id="r", step="land"):
+        raise ValueError("the step's own")
+    with (
+        pytest.raises(PermanentError, match="cannot keep the run record of step 'land'"),
+        recorded(project, lake, run_id="r", step="land"),
+    ):
+        pass
 
 
 def test_run_prints_log_lines_and_ends_with_0(dml: Dml) -> None:

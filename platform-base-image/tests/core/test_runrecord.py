@@ -49,3 +49,13 @@ def test_git_commit_of_a_checkout_an_image_and_nothing(tmp_path: Path, monkeypat
     git_commit.cache_clear()
     assert git_commit(tmp_path) == "f" * 40
     git_commit.cache_clear()
+
+
+def test_what_is_no_record_is_passed_over_and_one_run_can_be_asked_for(tmp_path: Path) -> None:
+    kept = record(run_id="r1")
+    folder = write_record(tmp_path, kept).parent
+    write_record(tmp_path, record(run_id="r2"))
+    for name, content in {"other": b'{"a": 1}', "list": b"[1]", "damaged": b"\xff{"}.items():
+        (folder / f"{name}.json").write_bytes(content)
+    assert list(read_records(tmp_path, "sales", "r1")) == [kept]
+    assert len(list(read_records(tmp_path))) == 2
