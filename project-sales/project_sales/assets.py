@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pandas as pd
-from dml_platform.lake.reporting import picture
+from dml_platform.core.errors import PermanentError
+from dml_platform.lake.reporting import RETRY_POLICY, failures, picture
 
 OWNER = "sales-data@example.com"
 FORECAST = dg.AssetKey(["sales", "marts", "customer_forecast"])
@@ -22,6 +23,7 @@ MAX_TOTAL_ERROR_PCT = 20.0
     owners=[OWNER],
     kinds={"pandas", "iceberg"},
     metadata={"write_mode": "table"},
+    retry_policy=RETRY_POLICY,
     check_specs=[
         dg.AssetCheckSpec(
             "forecast_is_close",
@@ -39,16 +41,20 @@ def purchase_forecast(purchases: pd.DataFrame) -> Iterator[dg.MaterializeResult]
     from project_sales.forecast import check_holdout, fit_bgnbd, forecast_purchases, summarize_customers
     from project_sales.plots import draw_tracking
 
-    model = fit_bgnbd(summarize_customers(purchases))
-    holdout = check_holdout(purchases)
+    with failures():
+        model = fit_bgnbd(summarize_customers(purchases))
+        holdout = check_holdout(purchases)
+        forecast = forecast_purchases(model, purchases, weeks=HORIZON_WEEKS)
+        check_forecast(forecast, customer_count=purchases["customer_id"].nunique())
+        plot = picture(draw_tracking(holdout))
     # Yielded: Dagster compares a returned result with others, and frames do not compare.
     yield dg.MaterializeResult(
-        value=forecast_purchases(model, purchases, weeks=HORIZON_WEEKS),
+        value=forecast,
         metadata={
             "model": {"r": model.r, "alpha_weeks": model.alpha, "a": model.a, "b": model.b},
             "holdout": holdout.metrics,
             "total_error_pct": holdout.metrics["total_error_pct"],
-            "plot": picture(draw_tracking(holdout)),
+            "plot": plot,
         },
         check_results=[
             dg.AssetCheckResult(
@@ -59,3 +65,24 @@ def purchase_forecast(purchases: pd.DataFrame) -> Iterator[dg.MaterializeResult]
             )
         ],
     )
+
+
+def check_forecast(forecast: pd.DataFrame, *, customer_count: int) -> None:
+    """Refuse a forecast that must not be published: it is written as soon as the asset yields it.
+
+    Raises:
+        PermanentError: says what is wrong with its rows.
+    """
+    expected = forecast["expected_purchases"]
+    problems = {
+        f"it has {len(forecast):,} rows for {customer_count:,} customers": len(forecast) != customer_count,
+        "a customer occurs more than once": forecast["customer_id"].duplicated().any(),
+        f"values are missing in {', '.join(forecast.columns[forecast.isna().any()])}": forecast.isna().to_numpy().any(),
+        "expected_purchases is negative or infinite": ((expected < 0) | (expected == float("inf"))).any(),
+    }
+    if found := [problem for problem, is_there in problems.items() if is_there]:
+        raise PermanentError(
+            f"cannot publish {'.'.join(FORECAST.path)!r}",
+            "; ".join(found),
+            "Check the newest purchases in fct_purchases and the fitted model; the last forecast is still published.",
+        )
