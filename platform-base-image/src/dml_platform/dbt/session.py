@@ -61,7 +61,7 @@ def current(project: str) -> Session:
     if _active is not None:
         return _active
     root = get_project(project).root
-    lake = Lake(load_settings(root))
+    lake = Lake(load_settings(root), root)
     return Session(
         lake=lake,
         project=project,
