@@ -3,7 +3,7 @@
 The program publishes nothing: it runs on a copy of the project whose lake models are plain DuckDB tables. Both are
 whole processes, in turn; prints medians and their ratio, and exits with 1 above the bound.
 
-    python benchmarks/build.py [--project ../project-sales] [--pairs 5]
+    python benchmarks/build.py --project FOLDER [--pairs 5]
 """
 
 from __future__ import annotations
