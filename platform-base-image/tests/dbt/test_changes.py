@@ -69,3 +69,10 @@ def test_failed_build_is_not_taken_for_a_good_one(project: Project, shop_lake: L
     assert build(project, shop_lake, run_id="r1", details=details).error is not None
 
     assert find_unchanged(project, shop_lake) is None
+
+
+def test_column_that_is_named_like_a_function_does_not_force_a_build(project: Project, shop_lake: Lake) -> None:
+    (project.dbt_dir / "models" / "marts" / "fct_people.sql").write_text("select 42 as age, 1 as today\n")
+    build_all(project, shop_lake, "r1")
+
+    assert find_unchanged(project, shop_lake) is not None
