@@ -88,9 +88,7 @@ def prepare_plain(root: Path, folder: Path) -> tuple[Path, dict[str, str]]:
             text = path.read_text(encoding="utf-8")
             text = text.replace("materialized: lake", "materialized: table")
             text = text.replace(f"database: {name}", f"database: {name}_plain")
-            text = text.replace(
-                "write_mode='merge'", "materialized='incremental', incremental_strategy='delete+insert'"
-            )
+            text = text.replace("write_mode='merge'", "materialized='incremental', on_schema_change='fail'")
             path.write_text(text, encoding="utf-8")
     macro = "{% macro generate_schema_name(name, node) %}{{ name or target.schema }}{% endmacro %}"
     (plain / "macros").mkdir(exist_ok=True)

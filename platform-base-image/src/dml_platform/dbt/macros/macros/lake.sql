@@ -40,7 +40,10 @@
 
 {# Hands the outcome to the platform, which publishes when this was a build and nothing blocking failed. #}
 {% macro lake_publish(results) %}
-  {%- if execute -%}
+  {#- A project without lake models shares the environment, not the plugin. -#}
+  {%- set lake_models = results | selectattr('node.resource_type', 'equalto', 'model')
+        | selectattr('node.config.materialized', 'equalto', 'lake') | list -%}
+  {%- if execute and lake_models -%}
     {%- set failed = [] -%}
     {%- for result in results if result.status | string in ('error', 'fail', 'runtime error', 'skipped') -%}
       {%- do failed.append(result.node.unique_id) -%}
