@@ -10,7 +10,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["lint", "tests"]
+nox.options.sessions = ["lint", "tests", "integration"]
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 COMPILE = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.10", "--generate-hashes"]
@@ -18,34 +18,66 @@ COMPILE += ["--no-annotate", "--custom-compile-command=nox -s lock"]
 
 
 def install(session: nox.Session) -> None:
-    """Install the locked set, unless nox was told to use what is there."""
-    if session.venv_backend != "none":
-        session.install("--require-hashes", "-r", "requirements/dev.txt")
+    """Install the locked set and this package, unless nox was told to use what is there."""
+    if session.venv_backend == "none":
+        return
+    session.install("--require-hashes", "-r", "requirements/run.txt", "-r", "requirements/dev.txt")
+    session.install("--no-deps", "--build-constraints", "requirements/build.txt", "-e", ".")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and YAML."""
+    """Check style, types, layers and YAML."""
     install(session)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("lint-imports", "--no-cache")
     session.run("yamllint", "--strict", ".")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests."""
+    """Run the quick tests: no Docker."""
     install(session)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "not integration and not stack", *session.posargs)
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """Say that there is nothing to run yet."""
-    session.skip("this folder has no program to try yet")
+    """Run the slow tests: a real Postgres, a real object store, killed processes."""
+    install(session)
+    session.run("python", "-m", "pytest", "-m", "integration", *session.posargs)
+
+
+@nox.session
+def stack(session: nox.Session) -> None:
+    """Run the whole server on a Docker engine: install, deploy, break, back up, restore (long)."""
+    install(session)
+    session.run("python", "-m", "pytest", "-m", "stack", "--timeout=3600", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def build(session: nox.Session) -> None:
+    """Build the wheel into dist/ or the given folder."""
+    out = session.posargs[0] if session.posargs else "dist"
+    session.run("uv", "build", "--wheel", "--build-constraints=requirements/build.txt", f"--out-dir={out}")
 
 
 @nox.session(venv_backend="none")
 def lock(session: nox.Session) -> None:
-    """Write requirements/dev.txt; `-- --upgrade` takes newer versions, `-- -c FILE` follows a list of versions."""
-    session.run(*COMPILE, "--group=dev", "-o", "requirements/dev.txt", *session.posargs)
+    """Write requirements/*.txt; `-- --upgrade` takes newer versions, `-- -c FILE` follows a list of versions.
+
+    run: the commands on the host · server: the image of Dagster's services · dev: both, and the tools.
+    """
+    follow: list[str] = []
+    everything = ["pyproject.toml", "--extra=server"]
+    for name, what in (
+        ("run", ["pyproject.toml"]),
+        ("server", everything),
+        ("dev", [*everything, "--group=dev"]),
+        ("build", ["--group=build"]),
+    ):
+        locked = f"requirements/{name}.txt"
+        session.run(*COMPILE, *what, *follow, "-o", locked, *session.posargs)
+        follow += ["-c", locked]
