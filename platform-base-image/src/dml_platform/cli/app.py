@@ -10,16 +10,42 @@ import gc
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from dml_platform import __version__
 from dml_platform.cli.faults import explain
-from dml_platform.core.errors import PlatformError
+from dml_platform.core.errors import ConfigError, PlatformError
+from dml_platform.core.plugins import find_plugins, load_plugin
+
+
+class _GroupWithPlugins(TyperGroup):
+    """Our commands, then those of installed plug-ins; a plug-in cannot replace one of ours."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return [*own, *(name for name in find_plugins() if name not in own)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is None and (point := find_plugins().get(cmd_name)):
+            command = typer.main.get_command(load_plugin(point))
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for name in find_plugins():
+            try:
+                self.get_command(ctx, name)
+            except ConfigError as error:  # listed with its fault, so that the others stay usable
+                self.add_command(TyperGroup(name=name, help=f"(cannot load: {error.why})"), name)
+        super().format_commands(ctx, formatter)
+
 
 app = typer.Typer(
+    cls=_GroupWithPlugins,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -176,11 +202,12 @@ def main() -> None:
         errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         code = error.exit_code
     except Exception as error:  # noqa: BLE001 - the process's edge
-        known = explain(error)
+        # A plug-in's errors have the same form without being of the same class.
+        known = error if hasattr(error, "fix") and hasattr(error, "exit_code") else explain(error)
         text = f"{type(error).__name__}: {error}\nRun it again with --debug to see where it came from."
         if debug:
             traceback.print_exc()
         if known or not debug:
             errors.print(str(known or text), style="red", markup=False, highlight=False, soft_wrap=True)
-        code = known.exit_code if known else 1
+        code = getattr(known, "exit_code", 1)
     sys.exit(code or 0)

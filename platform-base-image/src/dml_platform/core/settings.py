@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from dml_platform.core.config import load_project_config
 from dml_platform.core.errors import ConfigError
+from dml_platform.core.plugins import own_prefixes
 from dml_platform.core.project import project_root as find_project_root
 from dml_platform.core.project import state_home
 
@@ -166,6 +167,9 @@ def load_settings(project_root: Path | None = None) -> Settings:
 
 def _refuse_unknown(known: set[str]) -> None:
     unknown = sorted(n for n in os.environ if n.upper().startswith("DML_") and n.upper() not in known)
+    if unknown:
+        prefixes = own_prefixes()
+        unknown = [name for name in unknown if not name.upper().startswith(prefixes)]
     if not unknown:
         return
     hints = []
