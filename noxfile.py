@@ -13,7 +13,7 @@ import nox
 
 ROOT = Path(__file__).parent
 FOLDERS = ["platform-base-image", "project-sales", "platform-infra", "project-template", "ci-templates"]
-PACKAGES = ["platform-base-image", "project-sales"]
+PACKAGES = ["platform-base-image", "project-sales", "platform-infra"]
 # What projects get instead of a path into another folder.
 WHEELS = ROOT / "dist"
 
@@ -59,6 +59,12 @@ def tests(session: nox.Session, folder: str) -> None:
 def integration(session: nox.Session, folder: str) -> None:
     """Run the slow tests of each folder that has some."""
     fan_out(session, folder, "integration", *session.posargs)
+
+
+@nox.session
+def stack(session: nox.Session) -> None:
+    """Run the whole server on this machine's Docker engine (long): `dml test --stack`."""
+    fan_out(session, "platform-infra", "stack", *session.posargs)
 
 
 @nox.session

@@ -30,7 +30,8 @@ else:
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ["platform-base-image", "project-sales", "platform-infra", "project-template", "ci-templates"]
-PACKAGES = {"platform-base-image": "dml_platform", "project-sales": "project_sales"}
+PACKAGES = {"platform-base-image": "dml_platform", "project-sales": "project_sales", "platform-infra": "dml_infra"}
+DISTRIBUTIONS = {"dml_platform": "dml-platform", "project_sales": "project-sales", "dml_infra": "dml-infra"}
 EACH_HAS = [
     ".github/workflows/ci.yml",
     ".gitignore",
@@ -103,20 +104,19 @@ def paths_across(root: Path) -> Iterator[str]:
 
 def imports_across(root: Path) -> Iterator[str]:
     """A folder imports another one's package only as a declared dependency."""
-    distributions = {
-        package: folder.replace("platform-base-image", "dml-platform") for folder, package in PACKAGES.items()
-    }
     for folder in FOLDERS:
-        project = tomllib.loads((root / folder / "pyproject.toml").read_text())["project"]
-        declared = {canonicalize_name(Requirement(line).name) for line in project.get("dependencies", [])}
-        declared.add(canonicalize_name(project["name"]))
         for path in (root / folder).rglob("*.py"):
+            # A folder's tests may hold a whole project, with dependencies of its own.
+            home = next(parent for parent in path.parents if (parent / "pyproject.toml").exists())
+            project = tomllib.loads((home / "pyproject.toml").read_text())["project"]
+            declared = {canonicalize_name(Requirement(line).name) for line in project.get("dependencies", [])}
+            declared.add(canonicalize_name(project["name"]))
             for node in ast.walk(_parse(path)):
                 modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 if isinstance(node, ast.ImportFrom) and not node.level:
                     modules = [node.module or ""]
                 for module in modules:
-                    distribution = distributions.get(module.partition(".")[0])
+                    distribution = DISTRIBUTIONS.get(module.partition(".")[0])
                     if distribution and distribution not in declared:
                         yield f"{path.relative_to(root)}:{node.lineno}: {module} is of {distribution}, not declared"
 
@@ -286,10 +286,11 @@ PLANTED: list[tuple[Rule, Callable[[Path], None]]] = [
     (paths_across, _append(f"{BASE}/tests/test_x.py", f'sys.path.insert(0, str(ROOT.parent / "{SALES}"))\n')),
     (imports_across, _append(f"{BASE}/tests/test_x.py", "from project_sales import assets\n")),
     (imports_across, _append(f"{INFRA}/tests/test_x.py", "import dml_platform.core\n")),
+    (imports_across, _append(f"{BASE}/src/dml_platform/x.py", "from dml_infra import stack\n")),
     (locks_pinned, _append(f"{SALES}/requirements/run.txt", "left-pad==1.0\n")),
     (locks_pinned, _append(f"{SALES}/requirements/run.txt", "left-pad>=1.0\n")),
     (locks_pinned, _append(f"{SALES}/requirements/run.txt", "--index-url https://index.test/simple\n")),
-    (locks_pinned, _append(f"{INFRA}/requirements/run.txt", "")),
+    (locks_pinned, _append(f"{INFRA}/requirements/empty.txt", "")),
     (locks_agree, _replace(f"{SALES}/requirements/run.txt", r"(?m)^rich==\S+", "rich==13.0.0")),
     (locks_agree, _replace(f"{INFRA}/requirements/dev.txt", r"(?m)^ruff==\S+", "ruff==0.1.0")),
     (locks_agree, _append(f"{BASE}/requirements/dev.txt", "left-pad==1.0\n")),

@@ -102,12 +102,15 @@ def run(
     runs.run(project, console, select=select, force=force, full_refresh=full_refresh)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def test(context: typer.Context) -> None:
+@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run_tests(
+    context: typer.Context,
+    stack: Annotated[bool, typer.Option("--stack", help="Only the tests of the whole server, with Docker.")] = False,
+) -> None:
     """Run all tests that this machine can run. Arguments go to nox, e.g. `dml test -s lint`."""
-    from dml_platform.cli.test import run_tests
+    from dml_platform.cli import test
 
-    raise typer.Exit(run_tests(context.args))
+    raise typer.Exit(test.run_tests([*(["-s", "stack"] if stack else []), *context.args]))
 
 
 @app.command()
