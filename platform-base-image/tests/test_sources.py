@@ -14,7 +14,7 @@ from dml_platform.cli.run import _op_config
 from dml_platform.core.project import Project, get_project
 from dml_platform.lake import Lake
 from dml_platform.lake.resource import LakeResource
-from dml_platform.sources import build_source_assets, load_sources
+from dml_platform.sources import build_source_assets, install_connectors, load_sources
 
 FAKE = Path(__file__).parent / "airbyte" / "fake_connector.py"
 ORDERS = dg.AssetKey(["sales", "raw", "shop__orders"])
@@ -103,3 +103,20 @@ def test_a_sources_rows_are_not_shown_in_dagster(project: Project) -> None:
     assert event.metadata["dagster/row_count"].value == 1
     assert "preview" not in event.metadata
     assert "ada@example.com" not in str(event.metadata)
+
+
+def test_connectors_are_installed_from_the_sources_file(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "connectors"
+    monkeypatch.setenv("DML_AIRBYTE__CACHE_DIR", str(cache))
+    assert install_connectors(project) == [], "a command is there already"
+    sources = json.loads((project.config_dir / "sources.yaml").read_text())
+    sources["sources"]["crm"]["connector"] = {"package": "airbyte-source-crm", "version": "1.2.3"}
+    (project.config_dir / "sources.yaml").write_text(json.dumps(sources))
+    folder = cache / f"airbyte-source-crm-1.2.3-py{sys.version_info.major}.{sys.version_info.minor}"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "source-crm").touch()
+    (folder / ".complete").touch()
+
+    assert install_connectors(project) == [folder / "bin" / "source-crm"]

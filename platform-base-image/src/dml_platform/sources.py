@@ -4,6 +4,7 @@ The one place that knows all kinds of sources; each kind's own package does the 
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
@@ -11,11 +12,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dml_platform.airbyte.catalog import table_name
-from dml_platform.airbyte.config import AirbyteSource, parse_source
+from dml_platform.airbyte.config import AirbyteSource, PackageConnector, parse_source
+from dml_platform.airbyte.environment import ensure_connector
 from dml_platform.airbyte.land import land_streams
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
+from dml_platform.core.settings import load_settings
 from dml_platform.files.config import FileTable
 from dml_platform.files.land import land_files
 from dml_platform.lake import Lake
@@ -81,6 +84,23 @@ def _parse(name: str, entry: Any) -> Source:
         raise ConfigError(
             f"cannot read source {name!r}", "; ".join(problems), "Correct it in config/sources.yaml."
         ) from None
+
+
+def install_connectors(project: Project) -> list[Path]:
+    """Install the connectors that a project's sources run as programs, e.g. while its image is built.
+
+    Returns: their programs.
+    Raises:
+        RetryableError: the package index cannot be reached.
+        ConfigError: a source is wrong, or there is no such connector.
+    """
+    settings = load_settings(project.root)
+    connectors = [source.connector for source in load_sources(project).values() if isinstance(source, AirbyteSource)]
+    return [
+        ensure_connector(wanted.package, wanted.version, settings, wanted.program, python=wanted.python)
+        for wanted in connectors
+        if isinstance(wanted, PackageConnector)
+    ]
 
 
 def build_source_assets(
