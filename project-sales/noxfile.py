@@ -4,8 +4,10 @@ With `--no-venv` the programs come from the environment that nox itself runs in,
 Otherwise dml-platform comes from the package index, or from the folder of wheels that DML_WHEELS names.
 """
 
+import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -21,6 +23,10 @@ if os.environ.get("DML_WHEELS"):
     WHEELS.append(f"--find-links={os.environ['DML_WHEELS']}")
 COMPILE = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.10", "--generate-hashes"]
 COMPILE += ["--no-annotate", "--custom-compile-command=nox -s lock", "--no-emit-package=dml-platform", *WHEELS]
+
+# What describes an image; nothing of it gets into one. The wheels of this tree are on no list of vulnerabilities.
+SBOM_TOOLS = {"cyclonedx-py": "cyclonedx-bom==7.5.0", "pip-audit": "pip-audit==2.10.1"}
+OURS = {"dml-platform", "project-sales"}
 
 
 def install(session: nox.Session) -> None:
@@ -77,3 +83,60 @@ def lock(session: nox.Session) -> None:
         locked = f"requirements/{name}.txt"
         session.run(*COMPILE, what, *follow, "-o", locked, *session.posargs)
         follow += ["-c", locked]
+
+
+@nox.session(venv_backend="none")
+def image(session: nox.Session) -> None:
+    """Build the image with plain Docker, then describe it (session sbom); `-- TAG [docker build's own options]`."""
+    tag, *options = session.posargs or ["project-sales:0.1.0"]
+    if certificates := os.environ.get("SSL_CERT_FILE"):
+        options += [f"--secret=id=ca,src={certificates}", "--network=host"]
+    if os.environ.get("UV_DEFAULT_INDEX"):
+        options.append("--secret=id=index,env=UV_DEFAULT_INDEX")
+    session.run("docker", "build", *options, "--tag", tag, "--file=docker/Dockerfile", ".", external=True)
+    session.notify("sbom", [tag])
+
+
+@nox.session(venv_backend="none")
+def sbom(session: nox.Session) -> None:
+    """Write the image's bill of materials (CycloneDX) and its known vulnerabilities into dist/; `-- TAG`."""
+    tag = session.posargs[0] if session.posargs else "project-sales:0.1.0"
+    bill, report = Path("dist/project-sales.cdx.json"), Path("dist/project-sales.audit.json")
+    bill.parent.mkdir(exist_ok=True)
+    ask = "import sys; print('%d.%d' % sys.version_info[:2])"
+    run = ["docker", "run", "--rm", "--network=none"]
+    python = session.run(*run, tag, "python", "-c", ask, silent=True, external=True)
+    with tempfile.TemporaryDirectory() as tools:
+        wanted = ["--quiet", "--target", tools, "--python-version", str(python).strip(), SBOM_TOOLS["cyclonedx-py"]]
+        session.run("uv", "pip", "install", *wanted, external=True)
+        os.chmod(tools, 0o755)  # read by the image's own user
+        # Appended here and not by PYTHONPATH, so that the tool does not list itself.
+        code = "import sys; sys.path.append('/sbom'); from cyclonedx_py._internal.cli import run; sys.exit(run())"
+        describe = ["environment", "/opt/dml/bin/python", "--no-validate", "--output-reproducible"]
+        mount = f"--volume={tools}:/sbom:ro"
+        listed = session.run(*run, mount, tag, "python", "-c", code, *describe, silent=True, stderr=None, external=True)
+    bill.write_text(str(listed), encoding="utf-8")
+    components = [c for c in json.loads(str(listed))["components"] if c["name"] not in OURS]
+    session.log(f"{bill}: {len(components)} packages")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
+        pins.write("".join(f"{c['name']}=={c['version']}\n" for c in components))
+        pins.flush()
+        audit = ["pip-audit", "--requirement", pins.name, "--no-deps", "--disable-pip", "--progress-spinner=off"]
+        command = ["uv", "tool", "run", "--from", SBOM_TOOLS["pip-audit"], *audit]
+        # 1: it found something, or could not ask; what it wrote says which.
+        session.run(
+            *command, "--format=json", "--output", str(report), success_codes=[0, 1], silent=True, external=True
+        )
+    if not report.exists():
+        session.warn("vulnerabilities were NOT checked: the service did not answer. Run this where it is reached.")
+        return
+    checked = json.loads(report.read_text(encoding="utf-8"))["dependencies"]
+    skipped = [found["name"] for found in checked if "skip_reason" in found]
+    if skipped:  # pip-audit itself calls this "no known vulnerabilities"
+        session.warn(
+            f"vulnerabilities of {len(skipped)} of {len(checked)} packages were NOT checked: the service does not "
+            f"know them or does not answer ({', '.join(skipped[:3])}, …). Run this where it is reached."
+        )
+    bad = [f"{found['name']} {found['version']}: {v['id']}" for found in checked for v in found.get("vulns", [])]
+    if bad:
+        session.error("known vulnerabilities: " + "; ".join(bad))
