@@ -8,6 +8,7 @@ from lake_steps import REF, rows, write
 
 from dml_platform.core.errors import ConfigError, SchemaMismatchError
 from dml_platform.lake import Lake, Mode
+from dml_platform.lake.engine import constant
 
 
 def test_append_adds_rows(lake: Lake) -> None:
@@ -46,6 +47,16 @@ def test_merge_twice_gives_the_same_table(lake: Lake) -> None:
     for _ in range(2):
         write(lake, "select range as id, range * 2 as n from range(100)", "merge", key=["id"])
     assert rows(lake) == [(i, 2 * i) for i in range(100)]
+
+
+def test_an_enum_is_stored_as_text_and_takes_other_texts_later(lake: Lake) -> None:
+    name = constant("it's")
+    select = f"select 1 as id, {name} as name"
+    write(lake, select)
+    write(lake, "select 2 as id, 'b' as name")
+    write(lake, select.replace("1 as id", "3 as id"), "merge", key=["id"])
+    assert rows(lake) == [(1, "it's"), (2, "b"), (3, "it's")]
+    assert str(lake.pin(REF).schema.find_type("name")) == "string"
 
 
 def test_merge_leaves_files_without_a_replaced_row_alone(lake: Lake) -> None:

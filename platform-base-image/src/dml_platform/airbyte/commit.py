@@ -17,7 +17,7 @@ from dml_platform.core.errors import PublishConflictError, TooManyRejectsError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.runrecord import utc_now
 from dml_platform.lake import Lake, PinnedTable, Step
-from dml_platform.lake.engine import quote, quote_name
+from dml_platform.lake.engine import constant, quote, quote_name
 
 STATE_KEY = "airbyte_state"
 MODE_KEY = "airbyte_sync_mode"
@@ -208,7 +208,7 @@ class Committer:
         return self._full_refresh and stream.begins_anew
 
     def _stamp(self) -> str:
-        return f"TIMESTAMPTZ {quote(utc_now())} AS _loaded_at, {quote(self._run_id)} AS _run_id"
+        return f"TIMESTAMPTZ {quote(utc_now())} AS _loaded_at, {constant(self._run_id)} AS _run_id"
 
     def _publish(self, step: Step) -> None:
         published = {staged.ref: staged.snapshot_id for staged in step.publish()}

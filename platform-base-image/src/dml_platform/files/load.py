@@ -19,7 +19,7 @@ from dml_platform.files.parquet_reader import plan_parquet
 from dml_platform.files.reader import Batch
 from dml_platform.files.rejects import REJECTS, check_share, count_rejects, create_rejects
 from dml_platform.lake import Step
-from dml_platform.lake.engine import quote
+from dml_platform.lake.engine import constant, quote
 
 FILES_PROPERTY = "files"
 _PLANS = {"csv": plan_csv, "jsonl": plan_jsonl, "parquet": plan_parquet}
@@ -59,7 +59,7 @@ class Load:
         create_rejects(self.connection)
         row = self.connection.execute("SELECT now()::VARCHAR").fetchone()
         assert row is not None
-        stamps = f"TIMESTAMPTZ {quote(row[0])} AS _loaded_at, {quote(self.run_id)} AS _run_id"
+        stamps = f"TIMESTAMPTZ {quote(row[0])} AS _loaded_at, {constant(self.run_id)} AS _run_id"
         landed: list[LandedFile] = []
         recovered: list[Batch] = []
         try:
@@ -130,7 +130,7 @@ class Load:
         )
         name = f"CASE filename {names}ELSE filename END" if names else "filename"
         if len(batch.files) == 1:
-            name = quote(batch.files[0].name)
+            name = constant(batch.files[0].name)
         self.step.write_query(
             self.ref,
             self.connection,

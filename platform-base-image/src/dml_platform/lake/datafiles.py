@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +38,20 @@ class Written:
 
 
 def write_files(
-    connection: DuckDBPyConnection, sql: str, schema: Schema, *, location: str, settings: Settings
+    connection: DuckDBPyConnection,
+    sql: str,
+    schema: Schema,
+    *,
+    location: str,
+    settings: Settings,
+    enums: Collection[str] = (),
 ) -> Written:
     """Write a query's rows as Parquet files with the schema's columns, types and field ids.
 
     Args:
         sql: a SELECT with every column of the schema, in any order.
         location: the table's folder.
+        enums: the query's ENUM columns; one that the table stores as text becomes plain text in the file.
     """
     folder = f"{location}/data"
     if not settings.is_s3:
@@ -57,7 +64,9 @@ def write_files(
         "APPEND true",
         "RETURN_STATS true",
     )
-    copied = connection.execute(f"COPY ({cast_to(schema, sql)}) TO {quote(folder)} ({', '.join(options)})").fetchall()
+    copied = connection.execute(
+        f"COPY ({cast_to(schema, sql, enums)}) TO {quote(folder)} ({', '.join(options)})"
+    ).fetchall()
     files = [(row[0], row[1]) for row in copied if row[1] > 0]
     return Written(tuple(path for path, _ in files), sum(rows for _, rows in files))
 
@@ -114,11 +123,13 @@ def live_files(head: PinnedTable) -> list[DataFile]:
     return [task.file for task in head.table.scan(snapshot_id=head.snapshot_id).plan_files()]
 
 
-def cast_to(schema: Schema, sql: str) -> str:
-    """Bring a query's columns into the schema's order and types."""
-    columns = (
-        f"CAST({quote_name(f.name)} AS {duckdb_type(f.field_type)}) AS {quote_name(f.name)}" for f in schema.fields
-    )
+def cast_to(schema: Schema, sql: str, enums: Collection[str] = ()) -> str:
+    """Bring a query's columns into the schema's order and types; ENUMs stay what they are where text is due."""
+
+    def cast(name: str, kind: str) -> str:
+        return quote_name(name) if name in enums and kind == "VARCHAR" else f"CAST({quote_name(name)} AS {kind})"
+
+    columns = (f"{cast(f.name, duckdb_type(f.field_type))} AS {quote_name(f.name)}" for f in schema.fields)
     return f"SELECT {', '.join(columns)} FROM ({sql})"
 
 

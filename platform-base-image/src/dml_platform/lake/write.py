@@ -136,7 +136,8 @@ class Step:
                 written = write_merged(connection, sql, schema, head, key=key, **place)
             else:
                 replaced = live_files(head) if mode != "append" or full_refresh else []
-                files = write_files(connection, sql, schema, **place)
+                enums = [column.name for column in columns if column.is_enum]
+                files = write_files(connection, sql, schema, enums=enums, **place)
                 written = Written(files.paths, files.rows, tuple(replaced))
             named = {"run_id": self.run_id, "step": self.name, "rows": str(written.rows)}
             named |= {**self.summary, **_summarize(summary, written, table)}
