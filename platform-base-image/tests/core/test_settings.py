@@ -151,3 +151,49 @@ def test_settings_are_frozen_and_every_variable_is_known() -> None:
         settings.profile = "server"  # type: ignore[misc]
     assert isinstance(settings, Settings)
     assert {"DML_HOME", "DML_PROFILE", "DML_LAKE__CATALOG_URI", "DML_DBT__THREADS"} <= set(known_variables())
+
+
+def test_object_store_key_comes_from_a_file_that_is_read_anew(server: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server.delenv("DML_LAKE__S3_ACCESS_KEY_ID")
+    server.delenv("DML_LAKE__S3_SECRET_ACCESS_KEY")
+    with pytest.raises(ConfigError, match="DML_LAKE__S3_CREDENTIALS_FILE is not set"):
+        load_settings()
+    file = tmp_path / "aws_credentials"
+    server.setenv("DML_LAKE__S3_CREDENTIALS_FILE", str(file))
+    settings = load_settings()
+    for number in (1, 2):
+        file.write_text(f"[default]\naws_access_key_id = key-{number}\naws_secret_access_key = %{number}{SECRET}\n")
+        key = settings.read_s3_key()
+        assert key is not None
+        assert key.access_key_id == f"key-{number}"
+        assert key.secret_access_key.get_secret_value() == f"%{number}{SECRET}"
+        assert SECRET not in repr(key)
+
+
+def test_object_store_key_may_not_be_set_twice(server: pytest.MonkeyPatch) -> None:
+    server.setenv("DML_LAKE__S3_CREDENTIALS_FILE", "/run/secrets/aws_credentials")
+    why = "set twice: by DML_LAKE__S3_CREDENTIALS_FILE and by DML_LAKE__S3_ACCESS_KEY_ID, DML_LAKE__S3_SECRET_ACCESS_KEY"
+    with pytest.raises(ConfigError, match=why):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file or directory"),
+        (f"[default]\naws_access_key_id = {SECRET}\n", "it is not such a file"),
+        (f"aws_secret_access_key = {SECRET}\n", "it is not such a file"),
+    ],
+)
+def test_file_without_a_key_is_a_sentence_without_the_secret(
+    server: pytest.MonkeyPatch, tmp_path: Path, content: str | None, why: str
+) -> None:
+    server.delenv("DML_LAKE__S3_ACCESS_KEY_ID")
+    server.delenv("DML_LAKE__S3_SECRET_ACCESS_KEY")
+    file = tmp_path / "aws_credentials"
+    if content is not None:
+        file.write_text(content)
+    server.setenv("DML_LAKE__S3_CREDENTIALS_FILE", str(file))
+    with pytest.raises(ConfigError, match=f"cannot read the object store's key from {file}: {why}") as caught:
+        load_settings().read_s3_key()
+    assert SECRET not in str(caught.value)

@@ -6,8 +6,10 @@ beats the defaults, which serve the laptop only. An unknown ``DML_`` variable is
 
 from __future__ import annotations
 
+import configparser
 import difflib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,10 +33,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+@dataclass(frozen=True)
+class S3Key:
+    """A key of the object store."""
+
+    access_key_id: str
+    secret_access_key: SecretStr
+
+
 class LakeSettings(_Section):
     """Where the catalogue and the tables are.
 
-    ``catalog_uri`` is a SQLAlchemy URL; ``warehouse`` a folder or ``s3://bucket/prefix``.
+    ``catalog_uri`` is a SQLAlchemy URL, on a server without a password: libpq takes it from the file ``PGPASSFILE``.
+    ``warehouse`` is a folder or ``s3://bucket/prefix``. The object store's key is in the environment, or in a file that
+    can be replaced while processes live.
     """
 
     catalog_name: str = "dml"
@@ -44,6 +56,9 @@ class LakeSettings(_Section):
     s3_region: str = "us-east-1"
     s3_access_key_id: str | None = None
     s3_secret_access_key: SecretStr | None = None
+    s3_credentials_file: Folder | None = Field(
+        default=None, description="AWS-style file whose [default] has aws_access_key_id and aws_secret_access_key"
+    )
     file_size_mb: int = Field(default=128, ge=1, description="size at which a data file is closed")
     commit_retries: int = Field(default=20, ge=0)
 
@@ -122,6 +137,18 @@ class Settings(BaseSettings):
         """Whether the warehouse is an object store."""
         return self.warehouse.startswith("s3://")
 
+    def read_s3_key(self) -> S3Key | None:
+        """The object store's key as it is now, or None when none is set. A file is read anew each time.
+
+        Raises:
+            ConfigError: the file cannot be read or has no key.
+        """
+        if self.lake.s3_credentials_file:
+            return _read_credentials(self.lake.s3_credentials_file)
+        if self.lake.s3_access_key_id and self.lake.s3_secret_access_key:
+            return S3Key(self.lake.s3_access_key_id, self.lake.s3_secret_access_key)
+        return None
+
     @property
     def temp_dir(self) -> Path:
         """Where DuckDB spills and segments wait."""
@@ -194,13 +221,40 @@ def _require_server_settings(settings: Settings) -> None:
         "DML_LAKE__CATALOG_URI": settings.lake.catalog_uri,
         "DML_LAKE__WAREHOUSE": settings.lake.warehouse,
     }
-    if settings.is_s3:
-        needed["DML_LAKE__S3_ACCESS_KEY_ID"] = settings.lake.s3_access_key_id
-        needed["DML_LAKE__S3_SECRET_ACCESS_KEY"] = settings.lake.s3_secret_access_key
+    keys = {
+        "DML_LAKE__S3_ACCESS_KEY_ID": settings.lake.s3_access_key_id,
+        "DML_LAKE__S3_SECRET_ACCESS_KEY": settings.lake.s3_secret_access_key,
+    }
+    what = "cannot load the settings of profile 'server'"
+    if settings.lake.s3_credentials_file:
+        if doubled := [name for name, value in keys.items() if value]:
+            raise ConfigError(
+                what,
+                f"the object store's key is set twice: by DML_LAKE__S3_CREDENTIALS_FILE and by {', '.join(doubled)}",
+                "Keep one of them; a file can be replaced while processes live.",
+            )
+    elif settings.is_s3 and not any(keys.values()):
+        needed["DML_LAKE__S3_CREDENTIALS_FILE"] = None
+    elif settings.is_s3:
+        needed |= keys
     missing = [name for name, value in needed.items() if not value]
     if missing:
         raise ConfigError(
-            "cannot load the settings of profile 'server'",
+            what,
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
             "Set them; the server profile has no defaults for addresses and credentials.",
         )
+
+
+def _read_credentials(path: Path) -> S3Key:
+    what = f"cannot read the object store's key from {path}"
+    fix = "DML_LAKE__S3_CREDENTIALS_FILE names a file with [default], aws_access_key_id and aws_secret_access_key."
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"))
+        section = parser["default"]
+        return S3Key(section["aws_access_key_id"], SecretStr(section["aws_secret_access_key"]))
+    except OSError as error:
+        raise ConfigError(what, error.strerror or type(error).__name__, fix) from error
+    except (configparser.Error, KeyError, UnicodeDecodeError):  # their text may hold the secret
+        raise ConfigError(what, "it is not such a file", fix) from None

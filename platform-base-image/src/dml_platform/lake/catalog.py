@@ -1,6 +1,7 @@
-"""The Iceberg catalogue: open it, load and create tables, retry commits, swing many tables at once.
+"""The Iceberg catalogue: load and create tables, retry commits, swing many tables at once.
 
-The only module that knows which catalogue it is (pyiceberg's SQL catalogue), so that a REST catalogue can follow.
+With ``connection`` the only module that knows which catalogue it is (pyiceberg's SQL catalogue), so that a REST
+catalogue can follow.
 """
 
 from __future__ import annotations
@@ -26,79 +27,15 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.update import RemoveSnapshotRefUpdate, TableUpdate
 from sqlalchemy import select, text, tuple_, update
-from sqlalchemy.exc import (
-    ArgumentError,
-    DatabaseError,
-    IntegrityError,
-    NoSuchModuleError,
-    OperationalError,
-    ProgrammingError,
-)
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from dml_platform.core.errors import ConfigError, PermanentError, RetryableError
 from dml_platform.core.naming import TableRef
-from dml_platform.core.settings import Settings
 
 _T = TypeVar("_T")
 _MAX_PAUSE_S = 2.0
 _MAX_QUEUE_S = 60.0
-
-
-def open_catalog(settings: Settings) -> SqlCatalog:
-    """Open the catalogue of the profile; a local one is made when it is not there yet.
-
-    Raises:
-        ConfigError: the folder or the database cannot be opened.
-    """
-    properties = {
-        "uri": settings.catalog_uri,
-        "warehouse": settings.warehouse,
-        "pool_pre_ping": "true",
-    }
-    if settings.is_s3:
-        properties |= _s3_properties(settings)
-    try:
-        if settings.catalog_uri.startswith("sqlite"):
-            (settings.home / "lake").mkdir(parents=True, exist_ok=True)
-        for _ in range(3):
-            try:
-                return SqlCatalog(settings.lake.catalog_name, **properties)
-            except (IntegrityError, OperationalError, ProgrammingError):  # another process makes the tables right now
-                time.sleep(0.2)
-        return SqlCatalog(settings.lake.catalog_name, **properties)
-    except (DatabaseError, OSError) as error:  # also a damaged file
-        reason = getattr(error, "orig", None) or error
-        raise ConfigError(
-            "cannot open the lake's catalogue",
-            (str(reason).strip() or repr(reason)).splitlines()[0],
-            _catalog_fix(settings),
-        ) from error
-    except (ArgumentError, NoSuchModuleError, ImportError):  # their text may hold the address, thus the password
-        raise ConfigError(
-            "cannot open the lake's catalogue",
-            "DML_LAKE__CATALOG_URI is not an SQLAlchemy URL for SQLite or Postgres",
-            "Write it as postgresql+psycopg2://user:password@host:5432/database.",  # pragma: allowlist secret
-        ) from None
-
-
-def _catalog_fix(settings: Settings) -> str:
-    if settings.lake.catalog_uri:
-        return "Check DML_LAKE__CATALOG_URI and that the folder or database can be written."
-    return f"Check the free space and the permissions of {settings.home / 'lake'} and that its catalog.db is whole."
-
-
-def _s3_properties(settings: Settings) -> dict[str, str]:
-    lake = settings.lake
-    secret = lake.s3_secret_access_key
-    named = {
-        "s3.endpoint": lake.s3_endpoint,
-        "s3.region": lake.s3_region,
-        "s3.access-key-id": lake.s3_access_key_id,
-        "s3.secret-access-key": secret.get_secret_value() if secret else None,
-        "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
-    }
-    return {key: value for key, value in named.items() if value}
 
 
 def load_table(catalog: SqlCatalog, ref: TableRef) -> Table | None:
@@ -126,8 +63,53 @@ def load_tables(catalog: SqlCatalog, refs: Iterable[TableRef]) -> dict[TableRef,
     return tables
 
 
+def refuse_foreign(catalog: SqlCatalog, refs: Iterable[TableRef], *, what: str) -> None:
+    """Fail when Postgres lets this process's role read some tables, but not change them: another project's.
+
+    Without it an update of such a row matches nothing, which looks as if another writer had been faster.
+
+    Raises:
+        PermanentError: a table, or a table's project, is not this role's.
+    """
+    if catalog.engine.dialect.name != "postgresql":
+        return
+    locking = text("SELECT row_security_active('iceberg_namespace_properties'), current_user")
+    # A row lock wants the right to update; a plain SELECT shows the rows of all.
+    visible = text("SELECT 1 FROM iceberg_namespace_properties WHERE catalog_name = :catalog AND namespace = :project")
+    own = text(f"{visible.text} FOR KEY SHARE")
+    with catalog.engine.connect() as connection:
+        restricted, role = connection.execute(locking).one()
+        for project in sorted({ref.project for ref in refs}) if restricted else ():
+            names = {"catalog": catalog.name, "project": project}
+            if connection.execute(visible, names).first() and not connection.execute(own, names).first():
+                raise foreign_error(what, project, role)
+
+
+def foreign_error(what: str, project: str, role: str) -> PermanentError:
+    """What a project is told that tries to change another's tables."""
+    return PermanentError(
+        what,
+        f"project {project!r} owns it, and this process works as {role!r}, which may only read it",
+        f"Write to tables of {role!r}; the team of {project!r} changes its own.",
+    )
+
+
 def create_table(catalog: SqlCatalog, ref: TableRef, schema: Schema, *, location: str) -> Table:
-    """Create an empty, unpublished table; when another writer was faster, take theirs."""
+    """Create an empty, unpublished table; when another writer was faster, take theirs.
+
+    Raises:
+        PermanentError: the database does not let this role make tables of that project.
+    """
+    try:
+        return _create_table(catalog, ref, schema, location)
+    except ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) != "42501":  # insufficient_privilege
+            raise
+        what = f"cannot create {ref.dotted!r}"
+        raise foreign_error(what, ref.project, catalog.engine.url.username or "its role") from error
+
+
+def _create_table(catalog: SqlCatalog, ref: TableRef, schema: Schema, location: str) -> Table:
     for depth in (1, 2):
         # Another process that makes it at the same moment shows as a broken unique key.
         with suppress(NamespaceAlreadyExistsError, IntegrityError):
@@ -178,8 +160,10 @@ def with_retries(
 
     Raises:
         RetryableError: still beaten, or the catalogue is still locked, after the last attempt.
-        PermanentError: the catalogue cannot be written.
+        PermanentError: the catalogue cannot be written, or a table is another project's.
     """
+    refs = list(refs)
+    refuse_foreign(catalog, refs, what=what)
     for attempt in range(attempts + 1):
         try:
             with _queue(catalog, refs):

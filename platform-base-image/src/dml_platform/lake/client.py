@@ -23,6 +23,7 @@ from dml_platform.core.runrecord import git_commit
 from dml_platform.core.settings import Settings, load_settings
 from dml_platform.lake import catalog as catalogs
 from dml_platform.lake import engine
+from dml_platform.lake.connection import open_catalog
 from dml_platform.lake.read import PinnedTable, create_view, pin
 from dml_platform.lake.write import SUMMARY_PREFIX, Step
 
@@ -58,7 +59,7 @@ class Lake:
     @cached_property
     def catalog(self) -> SqlCatalog:
         """The Iceberg catalogue, opened on first use."""
-        return catalogs.open_catalog(self.settings)
+        return open_catalog(self.settings)
 
     def connect(self, path: str | Path = ":memory:") -> duckdb.DuckDBPyConnection:
         """Open a DuckDB connection that can read and write the warehouse."""

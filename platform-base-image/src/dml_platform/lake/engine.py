@@ -78,9 +78,9 @@ def load_extension(connection: duckdb.DuckDBPyConnection, name: str) -> None:
 def _s3_secret(settings: Settings) -> str:
     lake = settings.lake
     parts = ["TYPE s3", f"REGION {quote(lake.s3_region)}", f"SCOPE {quote(settings.warehouse)}"]
-    if lake.s3_access_key_id and lake.s3_secret_access_key:
-        parts.append(f"KEY_ID {quote(lake.s3_access_key_id)}")
-        parts.append(f"SECRET {quote(lake.s3_secret_access_key.get_secret_value())}")
+    if key := settings.read_s3_key():
+        parts.append(f"KEY_ID {quote(key.access_key_id)}")
+        parts.append(f"SECRET {quote(key.secret_access_key.get_secret_value())}")
     if lake.s3_endpoint:
         endpoint = urlparse(lake.s3_endpoint)
         parts.append(f"ENDPOINT {quote(endpoint.netloc + endpoint.path.rstrip('/'))}")
