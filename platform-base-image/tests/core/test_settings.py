@@ -172,7 +172,7 @@ def test_object_store_key_comes_from_a_file_that_is_read_anew(server: pytest.Mon
 
 def test_object_store_key_may_not_be_set_twice(server: pytest.MonkeyPatch) -> None:
     server.setenv("DML_LAKE__S3_CREDENTIALS_FILE", "/run/secrets/aws_credentials")
-    why = "set twice: by DML_LAKE__S3_CREDENTIALS_FILE and by DML_LAKE__S3_ACCESS_KEY_ID, DML_LAKE__S3_SECRET_ACCESS_KEY"
+    why = "set twice: by DML_LAKE__S3_CREDENTIALS_FILE and by DML_LAKE__S3_ACCESS_KEY_ID, DML_LAKE__S3_SECRET"
     with pytest.raises(ConfigError, match=why):
         load_settings()
 
