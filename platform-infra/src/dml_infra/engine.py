@@ -54,6 +54,26 @@ def docker(
     return done.stdout if not done.returncode else ""
 
 
+def docker_both(*args: str, timeout_s: float = 60) -> str:
+    """Run `docker …` and return what it printed to both streams, whether it failed or not; for logs."""
+    done = subprocess.run(
+        ["docker", *args],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+        check=False,
+    )
+    return done.stdout
+
+
+def docker_live(*args: str) -> int:
+    """Run `docker …` on this terminal and return its exit code; Ctrl-C ends it."""
+    return subprocess.run(["docker", *args], check=False).returncode
+
+
 def docker_json(*args: str) -> Any:
     """Run `docker …` and parse its output as JSON, or a list of objects where each line is one."""
     text = docker(*args).strip()

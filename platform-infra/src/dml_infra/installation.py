@@ -1,8 +1,8 @@
 """Where an installation is and what its `.env` says: the one place that reads it.
 
 An installation is a folder with `compose.yaml`, `.env.example`, `.env`, `config/` and `registry/`: a checkout of this
-repository or a copy. `.env` is the only configuration; `.env.example` lists every name and gives the defaults, so `.env`
-needs only what differs. Compose is always called with the values read here, so that both agree.
+repository or a copy. `.env` is the only configuration; `.env.example` lists every name and gives the defaults, so
+`.env` needs only what differs. Compose is always called with the values read here, so that both agree.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def find_installation(root: Path | str | None = None, *, cwd: Path | None = None
     """Find and read an installation.
 
     Args:
-        root: its folder; default: ``DML_INFRA__ROOT``, else the current folder or one above it that has an installation,
-            else its sub-folder `platform-infra`.
+        root: its folder; default: ``DML_INFRA__ROOT``, else the current folder or one above it that is
+            one, or has one as `platform-infra`.
         cwd: the current folder, where it is another one than the process's.
 
     Raises:

@@ -1,0 +1,178 @@
+"""The installation's own things: secret files, registry, images, and the services outside that it is told to use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from dml_infra import engine
+from dml_infra.checks import Finding, failed, ok, warning
+from dml_infra.checks.host import registry_of, services
+from dml_infra.errors import EngineError
+from dml_infra.installation import Installation
+
+# Given by people; everything else `dml infra secrets` makes.
+FROM_PEOPLE = {
+    "oidc_client_secret": "the identity provider's client secret",
+    "portainer_api_key": "an API key of Portainer",
+    "airbyte_client_secret": "the secret of Airbyte's application",
+}
+# Name of the setting, path that answers without signing in, secret file that goes with it.
+OUTSIDE = (
+    ("Airbyte", "DML_AIRBYTE_URL", "/api/public/v1/health"),
+    ("OpenMetadata", "DML_OPENMETADATA_URL", "/api/v1/system/version"),
+    ("Portainer", "DML_PORTAINER_URL", "/api/system/status"),
+)
+
+
+def check_secrets(installation: Installation) -> Iterator[Finding]:
+    """Files that are there can be read by their owner only; those that people give are there."""
+    files = sorted(p for p in installation.secrets.rglob("*") if p.is_file()) if installation.secrets.is_dir() else []
+    wrong = 0
+    for file in files:
+        mode = file.stat().st_mode & 0o777
+        name = file.relative_to(installation.secrets)
+        if mode & 0o077:
+            wrong += 1
+            yield failed(f"{name} has mode {mode:03o}, others can read it", f"chmod 600 {file}")
+        elif not file.stat().st_size:
+            wrong += 1
+            yield failed(f"{name} is empty", f"Give it a value, or remove it and run this again: {file}")
+    for wanted in wanted_from_people(installation):
+        if not (installation.secrets / wanted).is_file():
+            wrong += 1
+            yield failed(
+                f"{wanted} is missing: {FROM_PEOPLE[wanted]}", f"Write it to {installation.secrets / wanted}, mode 600."
+            )
+    if not wrong:
+        missing = [n for n in mounted_secrets(installation) if not (installation.secrets / n).is_file()]
+        made = f", {len(missing)} are made by 'up'" if missing else ""
+        yield ok(f"{len(files)} files, none readable by others{made}")
+
+
+def mounted_secrets(installation: Installation) -> list[str]:
+    """Names of the secret files that the switched-on services mount."""
+    names: set[str] = set()
+    for service in services(installation).values():
+        names |= {secret["source"] for secret in service.get("secrets") or []}
+    return sorted(names)
+
+
+def wanted_from_people(installation: Installation) -> list[str]:
+    """Secrets that nobody can make up, as far as the settings need them."""
+    names = {name for name in mounted_secrets(installation) if name in FROM_PEOPLE}
+    if installation.env.get("DML_DRIVER") == "portainer":
+        names.add("portainer_api_key")
+    if installation.env.get("DML_AIRBYTE_CLIENT_ID"):
+        names.add("airbyte_client_secret")
+    return sorted(names)
+
+
+def check_registry(installation: Installation) -> Iterator[Finding]:
+    """The list of code locations is valid, and Postgres has connections for all of them."""
+    from dml_infra.registry import load_registry
+
+    locations = load_registry(installation, check_budget=True)
+    yield ok(f"{len(locations)} code locations; within the connections that Postgres allows")
+
+
+def check_images(installation: Installation) -> Iterator[Finding]:
+    """Every image is here or its registry has it."""
+    from dml_infra.registry import load_registry
+
+    core = {service["image"] for service in services(installation).values()}
+    projects = {location.image for location in load_registry(installation, check_budget=False)}
+    with ThreadPoolExecutor(4) as pool:
+        found = dict(zip(sorted(core | projects), pool.map(_find_image, sorted(core | projects)), strict=True))
+    for image, problem in found.items():
+        if problem:
+            fix = (
+                f"docker build images/dagster, or: docker pull {image}"
+                if registry_of(image) is None
+                else (
+                    f"Correct the name or the access to {registry_of(image)} (docker login), or bring it: docker load."
+                )
+            )
+            yield failed(f"{image} is neither here nor in its registry ({problem})", fix)
+    loose = sorted(image for image in core if re.search(r"(:latest|^[^:@]*)$", image.rpartition("/")[2]))
+    if loose:
+        yield failed(f"no exact version: {', '.join(loose)}", "Give each image of .env a version or a digest.")
+    if not any(found.values()):
+        yield ok(f"{len(found)} images are here or can be pulled")
+
+
+def check_outside(installation: Installation) -> Iterator[Finding]:
+    """Airbyte, OpenMetadata and Portainer answer, where the settings name them."""
+    for name, variable, path in OUTSIDE:
+        address = installation.env.get(variable, "").rstrip("/")
+        if not address:
+            continue
+        try:
+            answer = requests.get(address + path, timeout=5, verify=_authority(installation, name))
+        except requests.RequestException as error:
+            yield failed(
+                f"{name} at {address} does not answer ({_root_cause(error)})", f"Start it, or correct {variable}."
+            )
+            continue
+        if answer.status_code >= 400:
+            yield failed(f"{address + path} answers {answer.status_code}", f"Is that {name}? Correct {variable}.")
+        else:
+            yield ok(f"{name} answers at {address}")
+            yield from _check_sign_in(installation, name, address)
+
+
+def _check_sign_in(installation: Installation, name: str, address: str) -> Iterator[Finding]:
+    if name == "Airbyte" and installation.env.get("DML_AIRBYTE_CLIENT_ID"):
+        secret = _read(installation.secrets / "airbyte_client_secret")
+        body = {"client_id": installation.env["DML_AIRBYTE_CLIENT_ID"], "client_secret": secret}
+        answer = requests.post(f"{address}/api/public/v1/applications/token", json=body, timeout=10)
+        if not answer.ok:
+            fix = "Correct DML_AIRBYTE_CLIENT_ID and the secret airbyte_client_secret."
+            yield failed(f"Airbyte gives no token ({answer.status_code})", fix)
+    if name == "Portainer" and (installation.secrets / "portainer_api_key").is_file():
+        key = {"X-API-Key": _read(installation.secrets / "portainer_api_key")}
+        answer = requests.get(
+            f"{address}/api/endpoints", headers=key, timeout=10, verify=_authority(installation, name)
+        )
+        if not answer.ok:
+            fix = "Make a new key in Portainer and write it to the secret portainer_api_key."
+            yield failed(f"Portainer refuses the API key ({answer.status_code})", fix)
+    if name == "OpenMetadata" and not (installation.secrets / "openmetadata_token").is_file():
+        fix = f"To fill the catalogue, write its bot's token to {installation.secrets / 'openmetadata_token'}."
+        yield warning("there is no token for OpenMetadata", fix)
+
+
+def _find_image(image: str) -> str | None:
+    """What is wrong; None when it is here or can be pulled."""
+    if engine.inspect("image", image):
+        return None
+    if registry_of(image) is None and "@" not in image:
+        return "it is built on this machine"
+    try:
+        engine.docker("manifest", "inspect", *_insecure(image), image, timeout_s=20)
+    except EngineError as error:
+        return error.why.splitlines()[0][:160]
+    return None
+
+
+def _insecure(image: str) -> list[str]:
+    host = registry_of(image) or ""
+    return ["--insecure"] if host.startswith(("localhost", "127.")) else []
+
+
+def _authority(installation: Installation, name: str) -> bool | str:
+    return installation.env.get(f"DML_{name.upper()}_CA_FILE") or True
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip()
+
+
+def _root_cause(error: BaseException) -> str:
+    cause: Any = getattr(error.args[0], "reason", None) if error.args else None
+    return re.sub(r"^<[^>]*>: ", "", str(cause or error)).partition("(Caused")[0][:160]
