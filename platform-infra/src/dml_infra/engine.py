@@ -54,7 +54,7 @@ def docker(
     return done.stdout if not done.returncode else ""
 
 
-def docker_both(*args: str, timeout_s: float = 60) -> str:
+def docker_text(*args: str, timeout_s: float = 60) -> str:
     """Run `docker …` and return what it printed to both streams, whether it failed or not; for logs."""
     done = subprocess.run(
         ["docker", *args],

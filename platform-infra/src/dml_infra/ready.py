@@ -113,7 +113,7 @@ def last_words(details: dict[str, Any], lines: int = 1) -> str:
     if state.get("Running") and checks and checks[-1]["ExitCode"]:
         text = checks[-1]["Output"]
     else:
-        text = engine.docker_both("logs", "--tail", str(max(lines, 3)), details["Id"])
+        text = engine.docker_text("logs", "--tail", str(max(lines, 3)), details["Id"])
     kept = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
     return " / ".join(kept)[:400]
 
