@@ -1,0 +1,5 @@
+"""`python -m dml_infra` is `dml-infra`."""
+
+from dml_infra.cli import main
+
+main()
