@@ -5,6 +5,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -63,8 +64,32 @@ def integration(session: nox.Session, folder: str) -> None:
 
 @nox.session
 def stack(session: nox.Session) -> None:
-    """Run the whole server on this machine's Docker engine (long): `dml test --stack`."""
+    """Build the images and run the whole server on this machine's Docker engine: `dml test --stack`."""
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode if shutil.which("docker") else 1:
+        session.skip("no Docker engine answers here: start one (.ci/run does, as root), or do without the stack tests")
+    images = {
+        "TEST_BASE_IMAGE": ("platform-base-image", "dml-platform-base:stack-test", "PYTHON_IMAGE", find_python_image()),
+        "TEST_SALES_IMAGE": ("project-sales", "project-sales:stack-test", "BASE_IMAGE", "dml-platform-base:stack-test"),
+    }
+    for variable, (folder, tag, argument, source) in images.items():
+        fan_out(session, folder, "image", tag, f"--build-arg={argument}={source}")
+        os.environ[variable] = tag
     fan_out(session, "platform-infra", "stack", *session.posargs)
+
+
+def find_python_image() -> str:
+    """What the base image is built on: as the tests of the server choose it."""
+    find = "from stack.engine import python_image; print(python_image())"
+    path = str(ROOT / "platform-infra" / "tests")
+    found = subprocess.run(
+        [sys.executable, "-c", find],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    os.environ["TEST_PYTHON_IMAGE"] = found.stdout.strip()
+    return os.environ["TEST_PYTHON_IMAGE"]
 
 
 @nox.session

@@ -52,9 +52,16 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def stack(session: nox.Session) -> None:
-    """Run the whole server on a Docker engine: install, deploy, break, back up, restore (long)."""
+    """Run the whole server on a Docker engine: install, deploy, isolate, break, back up, restore (15 minutes)."""
     install(session)
-    session.run("python", "-m", "pytest", "-m", "stack", "--timeout=3600", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/stack", "-m", "stack and not long", "--durations=12", *session.posargs)
+
+
+@nox.session(name="stack-long")
+def stack_long(session: nox.Session) -> None:
+    """Run what takes longer: twenty code locations, an upgrade from the release before."""
+    install(session)
+    session.run("python", "-m", "pytest", "tests/stack", "-m", "stack and long", "--durations=12", *session.posargs)
 
 
 @nox.session(venv_backend="none")

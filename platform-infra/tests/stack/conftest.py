@@ -107,12 +107,13 @@ def core_images(engine: None) -> dict[str, str]:
     """Settings of the images that compose.yaml needs: ours built here, the others pulled or stood in for."""
     dagster = "dml-dagster:stack-test"
     FIGURES["image dml-dagster: build, s"] = round(
-        build(FOLDER, dagster, f"--build-arg=PYTHON_IMAGE={engines.python_image()}", file="images/dagster/Dockerfile"), 1
+        build(FOLDER, dagster, f"--build-arg=PYTHON_IMAGE={engines.python_image()}", file="images/dagster/Dockerfile"),
+        1,
     )
     found = {"DML_DAGSTER_IMAGE": dagster}
     text = (FOLDER / ".env.example").read_text(encoding="utf-8")
     wanted = dict(line.split("=", 1) for line in text.splitlines() if line.split("=")[0] in STANDINS)
-    for setting, image in wanted.items():
+    for image in wanted.values():
         if not has_image(image) and sh("docker", "pull", "-q", image, check=False, timeout_s=600).returncode:
             break
     else:

@@ -109,7 +109,7 @@ def build(folder: Path, tag: str, *options: str, file: str = "Dockerfile") -> fl
 
 
 def python_image() -> str:
-    """The image that ours are built on: the one named by TEST_PYTHON_IMAGE, the published one, or a Debian of our own."""
+    """What our images are built on: named by TEST_PYTHON_IMAGE, or the published one, or a Debian of our own."""
     if given := os.environ.get("TEST_PYTHON_IMAGE"):
         return given
     if has_image(PYTHON_IMAGE) or sh("docker", "pull", "-q", PYTHON_IMAGE, check=False, timeout_s=300).returncode == 0:
