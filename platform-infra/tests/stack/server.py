@@ -21,6 +21,7 @@ from stack.engine import FOLDER, docker, free_port, inspect, sh, wait
 
 PREFIX = "dmltest-"
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+EDGE = re.compile(r"^(DML_\w+)=(172\.31\.250\..*)$", re.MULTILINE)
 COPIED = ("compose.yaml", ".env.example", "config", "registry")
 
 
@@ -57,7 +58,8 @@ class Server:
                 shutil.copy2(source, self.root / name)
         (self.root / "registry" / "code-locations.yaml").write_text("code_locations: []\n", encoding="utf-8")
         socket = os.environ.get("DOCKER_HOST", "").removeprefix("unix://") or "/var/run/docker.sock"
-        net = f"172.31.{self.subnet}"
+        example = (FOLDER / ".env.example").read_text(encoding="utf-8")
+        subnet = {name: value.replace("172.31.250.", f"172.31.{self.subnet}.") for name, value in EDGE.findall(example)}
         settings = {
             "DML_STACK": self.name,
             "DML_STATE": str(self.state),
@@ -67,10 +69,7 @@ class Server:
             "DML_HTTPS_PORT": str(self.port),
             "DML_DOCKER_SOCKET": socket,
             "DML_DOCKER_GID": str(os.stat(socket).st_gid),
-            "DML_EDGE_SUBNET": f"{net}.0/24",
-            "DML_PROXY_IP": f"{net}.2",
-            "DML_WEBSERVER_IP": f"{net}.10",
-            "DML_WEBSERVER_VIEWER_IP": f"{net}.11",
+            **subnet,
             **self.images,
             **self.settings,
         }
