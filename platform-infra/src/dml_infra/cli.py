@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from dml_infra import __version__
+from dml_infra.cli_deploy import add_commands
 
 if TYPE_CHECKING:
     from dml_infra.installation import Installation
@@ -215,6 +216,9 @@ def new_password(name: str) -> None:
     from dml_infra import proxy_users
 
     _print(f"Password of {name}: {proxy_users.set_password(_installation(), name)}")
+
+
+add_commands(app, _installation, console)
 
 
 def main() -> None:

@@ -170,7 +170,7 @@ class Core:
 
 
 def parse_traffic(text: str) -> Traffic:
-    """Read ``/proc/net/snmp``, ``tcp``, ``tcp6``: accepted connections, and open ones to the gRPC port from elsewhere."""
+    """Read ``/proc/net/snmp``, ``tcp``, ``tcp6``: connections accepted, and open to the gRPC port from elsewhere."""
     header, values = [line.split()[1:] for line in text.splitlines() if line.startswith("Tcp:")][:2]
     accepted = int(dict(zip(header, values, strict=True))["PassiveOpens"])
     port = f"{GRPC_PORT:04X}"
