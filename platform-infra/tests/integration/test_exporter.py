@@ -27,6 +27,7 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._core.storage.dagster_run import DagsterRun as StoredRun
 from dagster._daemon.types import DaemonHeartbeat
+from dagster_shared.error import SerializableErrorInfo
 from prometheus_client import CollectorRegistry
 
 from dml_infra import exporter_sources
@@ -157,6 +158,7 @@ def tick_data(state: InstigatorState, status: TickStatus) -> TickData:
         status,
         time.time(),
         selector_id=state.selector_id,
+        error=SerializableErrorInfo("no", [], "Error") if status == TickStatus.FAILURE else None,
     )
 
 
@@ -183,7 +185,7 @@ def test_failed_ticks_are_counted_once_also_when_they_ended_late(instance: Dagst
     slow = instance.create_tick(tick_data(state, TickStatus.STARTED))
     instance.create_tick(tick_data(state, TickStatus.FAILURE))
     assert sample("dml_ticks_total", **labels) == 1
-    instance.update_tick(slow.with_status(TickStatus.FAILURE))
+    instance.update_tick(slow.with_status(TickStatus.FAILURE, error=SerializableErrorInfo("no", [], "Error")))
     assert sample("dml_ticks_total", **labels) == 2
     assert sample("dml_ticks_total", **labels) == 2
 
