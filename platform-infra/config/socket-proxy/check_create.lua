@@ -165,6 +165,7 @@ local HARMLESS = {
   AttachStdin = is_off, AttachStdout = true, AttachStderr = true, Tty = is_off, OpenStdin = is_off, StdinOnce = is_off,
   NetworkDisabled = is_off, Volumes = is_off, ExposedPorts = is_off, Cmd = is_list_of_text, Env = is_list_of_text,
   StopTimeout = between(0, 600), Labels = true, HostConfig = true, NetworkingConfig = true,
+  Healthcheck = function(value) only(value, {Test = is_just("NONE")}, "Healthcheck") return true end,
   User = function(value) return value == "10001:10001" end,
   Image = function(value) return is_text(value) and string.find(value, "^[%w][%w%.%-_:/]*@sha256:" .. string.rep("%x", 64) .. "$") ~= nil end,
 }

@@ -44,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--migrate", action="store_true", help="create or migrate Dagster's tables, then exit")
     parser.add_argument("--wait", type=float, default=120.0, metavar="SECONDS", help="for the database, with --migrate")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    # Only this module's: Dagster sets up its own, and a root handler would print each of its lines twice.
+    _LOG.setLevel(logging.INFO)
+    _LOG.addHandler(logging.StreamHandler())
     if options.migrate:
         migrate(Path(os.environ["DAGSTER_HOME"]), wait_s=options.wait)
         return 0

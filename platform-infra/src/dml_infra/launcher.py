@@ -256,6 +256,8 @@ def container_settings(
             "dagster/run_id": run_id,
             "dagster/job_name": job,
         },
+        # The image's check is of a code server; in a run it would import Dagster every few seconds and find nothing.
+        "healthcheck": {"test": ["NONE"]},
         "host_config": host,
         "networking_config": client.create_networking_config({entry["network"]: client.create_endpoint_config()}),
     }
