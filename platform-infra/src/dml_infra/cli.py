@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from dml_infra import __version__
+from dml_infra.cli_backup import add_commands as add_backup_commands
 from dml_infra.cli_deploy import add_commands
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ def new_password(name: str) -> None:
 
 
 add_commands(app, _installation, console)
+add_backup_commands(app, _installation, console)
 
 
 def main() -> None:
