@@ -71,6 +71,7 @@ class Core:
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
+        self.role = WEBSERVER
         self.api = DagsterApi(self._graphql)
 
     def prepare(self, location: CodeLocation) -> None:
@@ -161,10 +162,10 @@ class Core:
         return dict(reply["data"])
 
     def _webserver(self) -> str:
-        names = stack.service_containers(self.installation, WEBSERVER)
+        names = stack.service_containers(self.installation, self.role)
         if not names:
             raise RetryableError(
-                "cannot reach Dagster", f"stack {self.installation.stack!r} has no webserver", "Run: dml infra up"
+                "cannot reach Dagster", f"stack {self.installation.stack!r} has no {self.role}", "Run: dml infra up"
             )
         return names[0]
 

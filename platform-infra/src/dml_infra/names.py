@@ -30,7 +30,8 @@ _SQL = """all analyse analyze and any array as asc asymmetric authorization betw
     collate collation column concurrently constraint create cross current database deferrable desc describe distinct do
     else end except exists false fetch for foreign freeze from full grant group having ilike in initially inner
     intersect into is isnull join lambda lateral leading left like limit natural not notnull null offset on only or
-    order outer overlaps pivot placing primary public qualify references returning right schema select show similar some summarize
+    order outer overlaps pivot placing primary public qualify references returning right schema select show similar some
+    summarize
     symmetric table tablesample then to trailing true union unique unpivot user using variadic verbose when where window
     with""".split()  # noqa: SIM905
 RESERVED = frozenset(_PLATFORM) | frozenset(_SQL)

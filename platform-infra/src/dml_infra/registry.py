@@ -167,8 +167,10 @@ def parse_registry(text: str, *, path: Path, known: Mapping[str, str] | None = N
 
 def load_yaml(text: str, path: Path) -> Any:
     """The file's tree with comments and positions."""
+    yaml = YAML(typ="rt")
+    yaml.preserve_quotes = True
     try:
-        data = YAML(typ="rt").load(text)
+        data = yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
@@ -177,7 +179,7 @@ def load_yaml(text: str, path: Path) -> Any:
     if not isinstance(data, dict) or list(data) != [TOP] or not isinstance(data[TOP] or [], list):
         raise wrong(path, [f"line 1: the file has one field, '{TOP}:', with a list of entries"])
     if data[TOP] is None:
-        data[TOP] = YAML(typ="rt").load("[]")
+        data[TOP] = yaml.load("[]")
     return data
 
 
