@@ -36,17 +36,21 @@ DAGSTER_RIGHTS = {
     "pending_steps": "INSERT, UPDATE, DELETE",
 }
 
-# Connections, measured with Dagster 1.13 while runs logged and people clicked; rounded up.
-WEBSERVER_CONNECTIONS = 16
+# Connections. Measured with Dagster 1.13: a webserver with 4 people clicking all the time holds up to 6, the daemon 7,
+# an in-process run 1 and for moments 2, a code server none until a sensor asks the instance or the lake. The daemon
+# may use as many as it has threads (config/dagster/dagster.yaml); a run's lake has a pool.
+WEBSERVER_CONNECTIONS = 12
 DAEMON_CONNECTIONS = 24
 EXPORTER_CONNECTIONS = 4
 COMMANDS_CONNECTIONS = 4
-CODE_SERVER_CONNECTIONS = 4
+CODE_SERVER_CONNECTIONS = 2
 RUN_CONNECTIONS = 6
 # Postgres keeps three for the superuser; the others are for a person who looks for a mistake.
 RESERVE_CONNECTIONS = 8
 # While a project is deployed, two of its code servers run.
 CODE_SERVERS_AT_ONCE = 2
+# What the run queue lets go at once, all projects together (config/dagster/dagster.yaml).
+RUNS_AT_ONCE = 20
 
 
 @dataclass(frozen=True)
@@ -64,17 +68,26 @@ class Budget:
     core: int
     per_project: dict[str, int]
     reserve: int
+    code_servers: int = 0
+    runs: int = 0
 
     @property
     def total(self) -> int:
-        """What ``max_connections`` has to be at least."""
-        return self.core + sum(self.per_project.values()) + self.reserve
+        """What ``max_connections`` has to be at least; not all projects have all their runs at once."""
+        return self.core + self.code_servers + self.runs + self.reserve
 
 
-def connection_budget(projects: Iterable[ProjectRole]) -> Budget:
+def connection_budget(projects: Iterable[ProjectRole], *, runs_at_once: int = RUNS_AT_ONCE) -> Budget:
     """How many connections the core and these projects need at their busiest."""
+    projects = list(projects)
     core = 2 * WEBSERVER_CONNECTIONS + DAEMON_CONNECTIONS + EXPORTER_CONNECTIONS + COMMANDS_CONNECTIONS
-    return Budget(core, {project.name: _connections(project) for project in projects}, RESERVE_CONNECTIONS)
+    return Budget(
+        core=core,
+        per_project={project.name: _connections(project) for project in projects},
+        reserve=RESERVE_CONNECTIONS,
+        code_servers=len(projects) * CODE_SERVERS_AT_ONCE * CODE_SERVER_CONNECTIONS,
+        runs=min(runs_at_once, sum(project.concurrent_runs for project in projects)) * RUN_CONNECTIONS,
+    )
 
 
 def provision(installation: Installation, projects: Iterable[ProjectRole], *, psql: Psql | None = None) -> None:

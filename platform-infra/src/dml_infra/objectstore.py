@@ -60,7 +60,7 @@ def project_policy(project: str) -> dict[str, Any]:
         _allow(
             ["s3:ListBucket"],
             ["lake"],
-            {"StringLike": {"s3:prefix": ["", f"{project}", f"{project}/*", "*/marts/*"]}},
+            {"StringLike": {"s3:prefix": [f"{project}", f"{project}/*", "*/marts/*"]}},
         ),
         _allow(["s3:ListBucket"], ["landing"], {"StringLike": {"s3:prefix": [f"{project}", f"{project}/*"]}}),
         _allow(["s3:GetBucketLocation"], ["lake", "landing", "dagster"]),
@@ -123,7 +123,8 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return _Admin(request).answer(request)
     except MinioAdminException as error:
-        return {"error": f"it answered {error.code}: {_reason(error.body)}", "fix": _FIX}
+        _, (status, body) = error.__reduce__()  # it has no attributes for them (minio 7.2)
+        return {"error": f"it answered {status}: {_reason(body)}", "fix": _FIX}
     except MinioException as error:
         return {"error": f"it refused: {str(error).splitlines()[0][:300]}", "fix": _FIX}
     except HTTPError as error:
