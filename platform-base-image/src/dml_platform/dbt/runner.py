@@ -5,13 +5,15 @@ dbt's own program starts a new process each time; staying in ours saves its star
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +23,11 @@ from dml_platform import __version__
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_record
+from dml_platform.dbt.results import BuildResult, NodeResult, from_event, node_results
 from dml_platform.dbt.session import Session, activate
-from dml_platform.lake import Lake, StagedTable
+from dml_platform.lake import Lake
 
-FAILED = frozenset({"error", "fail", "runtime error"})
 MANIFEST_STAMP = "dml_manifest.sha256"
-
-
-@dataclass(frozen=True)
-class NodeResult:
-    """What became of one model, seed or test. ``sql`` is the compiled query: of a test, the failing rows'."""
-
-    unique_id: str
-    resource_type: str
-    name: str
-    status: str
-    message: str | None
-    failures: int | None
-    duration_s: float
-    severity: str
-    sql: str | None
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether this result blocks publishing."""
-        return self.status in FAILED
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """A finished build: every node's result and the tables that were published."""
-
-    nodes: list[NodeResult]
-    published: list[StagedTable]
-    duration_s: float
-    database: Path
-    error: PlatformError | None = None
-    inputs: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> list[NodeResult]:
-        """The nodes that block publishing."""
-        return [node for node in self.nodes if node.has_failed]
-
-    @property
-    def warned(self) -> list[NodeResult]:
-        """Tests that found something and are set to warn only."""
-        return [node for node in self.nodes if node.status == "warn"]
 
 
 def target_dir(project: Project) -> Path:
@@ -134,9 +94,10 @@ def build(
     session.database.unlink(missing_ok=True)
     # dbt's results and compiled SQL are the run's own, so that runs at the same time do not write over each other's.
     target = session.database.with_suffix(".dbt")
-    parsed = ensure_manifest(project).with_name("partial_parse.msgpack")
     arguments = ["build", "--quiet", "--no-write-json", "--threads", str(lake.settings.dbt.threads)]
-    arguments += ["--partial-parse-file-path", str(parsed)]
+    manifest = _load_parsed(parsed := ensure_manifest(project).with_name("partial_parse.msgpack"))
+    if manifest is None:
+        arguments += ["--partial-parse-file-path", str(parsed)]
     if full_refresh:
         arguments.append("--full-refresh")
     if select:
@@ -144,11 +105,11 @@ def build(
         arguments += ["--indirect-selection", "buildable", "--select", *_with_foundations(project, select)]
     try:
         with activate(session):
-            outcome = _invoke(arguments, project, target=target, on_node=on_node)
+            outcome = _invoke(arguments, project, target=target, on_node=on_node, manifest=manifest)
     except BaseException:
         session.step.abandon()
         raise
-    nodes = _node_results(outcome)
+    nodes = node_results(outcome)
     error = _error_of(session, outcome, nodes, run_id)
     result = BuildResult(
         nodes=nodes,
@@ -169,62 +130,48 @@ def build(
 
 
 def _invoke(
-    arguments: list[str], project: Project, *, target: Path, on_node: Callable[[NodeResult], None] | None = None
+    arguments: list[str],
+    project: Project,
+    *,
+    target: Path,
+    on_node: Callable[[NodeResult], None] | None = None,
+    manifest: Any = None,
 ) -> Any:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
     def on_event(event: Any) -> None:
         if on_node is not None and event.info.name == "NodeFinished":
-            on_node(_from_event(event))
+            on_node(from_event(event))
 
     folder = str(project.dbt_dir)
     common = ["--project-dir", folder, "--profiles-dir", folder, "--target-path", str(target)]
     # dbt never closes its log file; what it would hold is in the run's own log and record.
     common += ["--no-send-anonymous-usage-stats", "--no-version-check", "--log-level-file", "none"]
+    # dbt makes millions of objects that live on: collecting as often as Python does takes a tenth of a build.
+    thresholds = gc.get_threshold()
+    gc.set_threshold(200_000, 20, 100)
     try:
-        return dbtRunner(callbacks=[on_event]).invoke([*arguments, *common])
+        return dbtRunner(manifest, callbacks=[on_event]).invoke([*arguments, *common])
     finally:
+        gc.set_threshold(*thresholds)
         # dbt-duckdb keeps the connection for the process; the next invocation must not inherit it.
         if DuckDBConnectionManager._ENV is not None:
             DuckDBConnectionManager._ENV.close()
         DuckDBConnectionManager.close_all_connections()
 
 
-def _from_event(event: Any) -> NodeResult:
-    info, run = event.data.node_info, event.data.run_result
-    return NodeResult(
-        unique_id=info.unique_id,
-        resource_type=info.resource_type,
-        name=info.node_name,
-        status=run.status,
-        message=run.message or None,
-        failures=None,
-        duration_s=run.execution_time,
-        severity="ERROR",
-        sql=None,
-    )
+def _load_parsed(path: Path) -> Any:
+    """The parsed project, which spares dbt its look at every file; None where only dbt can tell if it is current."""
+    from dbt.contracts.graph.manifest import Manifest
 
-
-def _node_results(outcome: Any) -> list[NodeResult]:
-    found = []
-    for result in getattr(outcome.result, "results", None) or []:
-        node = result.node
-        config = getattr(node, "config", None)
-        found.append(
-            NodeResult(
-                unique_id=node.unique_id,
-                resource_type=str(node.resource_type),
-                name=node.name,
-                status=str(result.status),
-                message=result.message,
-                failures=result.failures,
-                duration_s=result.execution_time,
-                severity=str(getattr(config, "severity", "ERROR")).upper(),
-                sql=getattr(node, "compiled_code", None),
-            )
-        )
-    return found
+    manifest = Manifest.from_msgpack(path.read_bytes())
+    if any(os.environ.get(name) != value for name, value in manifest.env_vars.items()):
+        return None
+    # What dbt does after it has read the same file.
+    manifest.rebuild_ref_lookup()
+    manifest.build_flat_graph()
+    return manifest
 
 
 def _error_of(session: Session, outcome: Any, nodes: list[NodeResult], run_id: str) -> PlatformError | None:
@@ -273,7 +220,7 @@ def _with_foundations(project: Project, select: Sequence[str]) -> list[str]:
 
 
 def _digest(folder: Path) -> str:
-    digest = hashlib.sha256(__version__.encode())
+    digest = hashlib.sha256(f"{__version__} {version('dbt-core')} {version('dbt-duckdb')}".encode())
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if inside.parts[0] in ("target", "logs", "dbt_packages") or not path.is_file():
