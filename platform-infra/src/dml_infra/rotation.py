@@ -110,7 +110,7 @@ def retire(installation: Installation, name: str, *, services: Services | None =
         raise ConfigError(
             f"cannot retire the old keys of {name!r}",
             "its rotation did not end",
-            f"Run: dml infra secrets rotate {name}.",
+            f"Run: dml infra rotate {name}.",
         )
     services.restart(_RESTARTED_TO_RETIRE.get(name, ()))
     keep = read_s3_key(installation, _key_file(owner)).access_key

@@ -6,6 +6,7 @@ import io
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlparse
 
@@ -122,9 +123,9 @@ class _Calls:
         _same("names", self._list("day=2026-01-31/"), ["day=2026-01-31/größe 1+2%.parquet"])
 
     def missing(self) -> None:
+        absent = {"bucket_name": self.bucket, "object_name": self._name("absent")}
         for call in (self.client.get_object, self.client.stat_object):
-            code = _refusal(lambda call=call: call(bucket_name=self.bucket, object_name=self._name("absent")))
-            _same("answer", code, "NoSuchKey")
+            _same("answer", _refusal(partial(call, **absent)), "NoSuchKey")
 
     def delete(self) -> None:
         from minio.deleteobjects import DeleteObject

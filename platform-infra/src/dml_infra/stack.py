@@ -96,6 +96,8 @@ def up(installation: Installation, console: Console, *, timeout_s: float = UP_TI
                 attach_core(installation, name)
         with _step(console, "waiting until the proxy lets a signed-in person through to Dagster"):
             ready.wait_until_ready(installation, deadline=deadline)
+            # Again, for the rights on the tables that Dagster has made or migrated meanwhile.
+            database.provision(installation, roles(locations))
     if names:
         deploy_all(installation, console=console)
     console.print(f"Ready: {ready.public_address(installation)}", markup=False, highlight=False)
