@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,9 +40,13 @@ class ContainerState:
         return self.status == "running" and self.health in ("", "healthy")
 
     @property
-    def has_ended(self) -> bool:
-        """It stopped, or was started again after stopping: a code server never does that by itself when it is well."""
-        return not self.exists or self.status in ("exited", "dead", "restarting") or self.restarts > 0
+    def is_starting(self) -> bool:
+        """Running, and its check has not decided yet."""
+        return self.status == "running" and self.health == "starting"
+
+    def has_ended(self, restarts: int = 0) -> bool:
+        """It stopped, or was started again more often than before: no code server that is well does that by itself."""
+        return not self.exists or self.status in ("exited", "dead", "restarting") or self.restarts > restarts
 
     def describe(self) -> str:
         """In words."""
@@ -48,7 +54,7 @@ class ContainerState:
             return "its container is not there"
         if self.oom_killed:
             return "its container needed more memory than its limit and was killed"
-        if self.has_ended:
+        if self.has_ended():
             again = f" and was started again {self.restarts} times" if self.restarts > 1 else ""
             return f"its container ended with exit code {self.exit_code}{again}"
         return f"its container is {self.status}" + (f" ({self.health})" if self.health else "")
@@ -73,6 +79,8 @@ class Core:
         self.installation = installation
         self.role = WEBSERVER
         self.api = DagsterApi(self._graphql)
+        self._reloading = threading.Lock()
+        self._reload_began = 0.0
 
     def prepare(self, location: CodeLocation) -> None:
         """Make what a project's containers need before they start: secrets, role, keys, network. Idempotent."""
@@ -132,8 +140,16 @@ class Core:
         engine.docker("restart", "--time", "10", host, timeout_s=60)
 
     def reload(self) -> None:
-        """Make the webserver read the workspace again. The viewers' webserver and the daemon do it by themselves."""
-        self.api.reload_workspace()
+        """Make the webserver read the workspace again. The viewers' webserver and the daemon do it by themselves.
+
+        It loads every location anew, so deploys that go on together share one that began after each had written.
+        """
+        asked = time.monotonic()
+        with self._reloading:
+            if self._reload_began > asked:
+                return
+            self._reload_began = time.monotonic()
+            self.api.reload_workspace()
 
     def probe(self, host: str) -> Mapping[str, Any]:
         """Ask a code server what it offers, from where Dagster would load it; see :mod:`dml_infra.probe`."""

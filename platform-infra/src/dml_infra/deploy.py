@@ -91,13 +91,17 @@ def deploy_all(
     Raises:
         CheckFailedError: at the end, with the names of those that did not go live.
     """
-    console = console or Console()
+    console, core = console or Console(), core or Core(installation)
     locations = load_registry(installation)
     registered = {location.name for location in locations}
     for project in deployed_projects(installation):
         if project not in registered:
             console.print(f"{project} runs and is no longer in the registry; to end it: dml infra remove {project}")
     failed: list[str] = []
+    # After `down` or a restart all are there before Dagster looks for the first.
+    for state in (load_state(installation, name) for name in deployed_projects(installation)):
+        if state.live and state.phase == "idle" and state.project in registered:
+            Rollout(core, driver or get_driver(installation), console.print).wake(state)
 
     def one(location: CodeLocation) -> Deployed | None:
         try:
@@ -216,6 +220,8 @@ class _Command:
         baseline = self._rollout.baseline(state)
         if state.live and same_server(state.live, wanted):
             if not self._rollout.is_live(state.live):
+                self._core.ensure_image(location.image)
+                self._core.prepare(location)
                 self._say(f"{state.live.host} is registered and not well: starting it again")
                 self._rollout.revive(state)
             registry_edit.set_image(self._installation, self._project, location.image)
@@ -253,21 +259,27 @@ class _Command:
         self._console.print(f"[green]{self._project} is live after {seconds:.1f} s[/green] with {location.image}")
         self._record(before, location.image, "live")
         registry_edit.set_image(self._installation, self._project, location.image)
-        self._retire(state, before, location)
+        self._retire(state)
         return Deployed(self._project, location.image, before, seconds, changed=True)
 
-    def _retire(self, state: ProjectState, before: str | None, location: CodeLocation) -> None:
+    def _retire(self, state: ProjectState) -> None:
         """The old code server goes; where the new one breaks down before, the old one is taken back."""
+        old, new = state.retiring, state.live
         try:
             state = self._rollout.retire(state)
         except DeployError as error:
+            if old is None or new is None:
+                raise
             self._say(f"going back: {error.why}")
             self._rollout.go_back(state)
-            self._record(location.image, before, "rolled back", error)
-            if before:
-                registry_edit.set_image(self._installation, self._project, before)
+            registry_edit.set_image(self._installation, self._project, old.image)
+            self._record(old.image, new.image, "rolled back", error)
             raise
-        if state.phase == "idle" and before:
+        except InfraError as error:
+            # It is live: what is left to do is no reason to say that the deploy failed.
+            self._say(f"the old code server is not stopped ({error.why}); the next deploy does it")
+            return
+        if state.phase == "idle" and old:
             self._say("the old code server is stopped")
 
     def _take_back(self, before: str | None, image: str, error: BaseException) -> None:
@@ -302,7 +314,7 @@ class _Command:
         elif state.phase == "retiring" and state.live:
             self._say("an earlier deploy went live and was cut short: finishing it first")
             registry_edit.set_image(self._installation, self._project, state.live.image)
-            self._rollout.retire(state)
+            self._retire(state)
         elif state.phase == "removing":
             self._rollout.withdraw(state)
         return True

@@ -6,6 +6,7 @@ back, also after the command was killed. Who may call this and when is in ``depl
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -207,12 +208,22 @@ class Rollout:
         server = state.live
         if server is None:
             return
+        began = self._core.container(server.host)
         self._apply(state.project, server, *([state.retiring] if state.retiring else []))
-        if not self._core.container(server.host).is_up:
+        if began.status == "running" and not began.is_starting:
             self._core.restart(server.host)
-        self._wait_healthy(server)
-        self._publish()
-        self._loaded(state.project, server)
+        self._wait_healthy(server, began.restarts)
+        if not self.is_live(server):
+            self._publish()
+            self._loaded(state.project, server)
+
+    def wake(self, state: ProjectState) -> None:
+        """Start the live code server where it is not running, and wait for nothing."""
+        server = state.live
+        if server and self._core.container(server.host).status != "running":
+            with contextlib.suppress(InfraError):  # told by the deploy that follows
+                self._core.ensure_image(server.image)
+                self._apply(state.project, server)
 
     def withdraw(self, state: ProjectState) -> None:
         """Take the project off Dagster and stop its code servers."""
@@ -242,7 +253,7 @@ class Rollout:
         unique = {server.key: server for server in servers}
         self._driver.apply(stack, render_stack(self._installation, project, unique.values()), {})
 
-    def _wait_healthy(self, server: Server) -> None:
+    def _wait_healthy(self, server: Server, restarts: int = 0) -> None:
         limit_s = self._installation.number("DML_DEPLOY_TIMEOUT_S", HEALTHY_TIMEOUT_S)
         deadline = time.monotonic() + limit_s
         state = ContainerState(exists=False)
@@ -250,10 +261,10 @@ class Rollout:
             state = self._core.container(server.host)
             if state.is_up:
                 return
-            if state.has_ended:
+            if state.has_ended(restarts):
                 break
             time.sleep(POLL_S)
-        why = state.describe() + ("" if state.has_ended else f" after {limit_s} s")
+        why = state.describe() + ("" if state.has_ended(restarts) else f" after {limit_s} s")
         raise self._bad(project_of(server), why, detail=self._core.logs(server.host))
 
     def _loaded(self, project: str, server: Server) -> Location:
@@ -286,7 +297,7 @@ class Rollout:
                 break
             is_quiet = now.open == 0 and now.accepted - before.accepted <= QUIET_CONNECTIONS
             quiet, before = (quiet + 1 if is_quiet else 0), now
-            if watch and (state := self._core.container(watch.host)).has_ended:
+            if watch and (state := self._core.container(watch.host)).has_ended():
                 raise self._bad(
                     project_of(watch), f"{state.describe()} after it went live", self._core.logs(watch.host)
                 )

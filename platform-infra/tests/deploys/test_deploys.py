@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from deploys.conftest import Build, wait_for
+from deploys.conftest import Build, SmallCore, wait_for
 from rich.console import Console
 
 from dml_infra import engine
@@ -115,7 +115,7 @@ def test_bad_image_leaves_everything_as_it_was(
     image = build(version=kind, **arguments)
     began = time.monotonic()
     with pytest.raises(DeployError) as raised:
-        deploy(quick(server), "orders", image, core=core, console=console)
+        deploy(server, "orders", image, core=SmallCore(quick(server)), console=console)
     assert time.monotonic() - began < 60
     assert reason in str(raised.value)
     assert raised.value.exit_code == 3
