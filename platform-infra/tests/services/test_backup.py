@@ -42,7 +42,8 @@ def source() -> Iterator[Place]:
         place = Place(servers)
         write_history(servers, runs=7)
         for project in ("sales", "orders"):
-            table = catalogue(servers, project).create_table(f"{project}.marts.fct", schema=ROWS.schema)
+            catalogue(servers, project).create_namespace(f"{project}.marts")
+            table = new_table(servers, f"{project}.marts.fct")
             table.append(ROWS)
             table.append(ROWS)
         store = place.store()
@@ -92,13 +93,20 @@ def catalogue(servers: Servers, project: str) -> Any:
     )
 
 
+def new_table(servers: Servers, name: str) -> Any:
+    project, _, table = name.split(".")
+    location = f"s3://lake/{project}/marts/{table}"
+    return catalogue(servers, project).create_table(name, schema=ROWS.schema, location=location)
+
+
 def write_history(servers: Servers, runs: int) -> None:
     """What Dagster keeps, in the columns that matter here."""
     servers.psql(
         "SET ROLE dagster;"
         "CREATE TABLE runs (id serial primary key, run_id text, status text, run_body text);"
         "CREATE TABLE instigators (id serial primary key, selector_id text, status text, instigator_body text);"
-        f"INSERT INTO runs (run_id, status, run_body) SELECT 'r' || i, 'SUCCESS', E'a\\tb\\nc\\\\' FROM generate_series(1, {runs}) i;"
+        "INSERT INTO runs (run_id, status, run_body) "
+        f"SELECT 'r' || i, 'SUCCESS', E'a\\tb\\nc\\\\' FROM generate_series(1, {runs}) i;"
         "INSERT INTO instigators (selector_id, status) VALUES ('sched-a', 'RUNNING'), ('sched-b', 'STOPPED');",
         "dagster",
     )
@@ -307,7 +315,7 @@ def test_the_catalogue_is_read_again_when_maintenance_removes_files_meanwhile(
 ) -> None:
     servers = source.servers
     name = "orders.marts.kept_tidy"
-    table = catalogue(servers, "orders").create_table(name, schema=ROWS.schema)
+    table = new_table(servers, name)
     table.append(ROWS)
     copy, calls = objects_.copy_objects, []
 
@@ -331,7 +339,7 @@ def test_the_catalogue_is_read_again_when_maintenance_removes_files_meanwhile(
 def test_a_table_that_is_damaged_already_is_named_and_the_rest_is_kept(
     source: Place, target: FolderTarget, keys: tuple[str, Path], empty: Place
 ) -> None:
-    table = catalogue(source.servers, "orders").create_table("orders.marts.broken", schema=ROWS.schema)
+    table = new_table(source.servers, "orders.marts.broken")
     table.append(ROWS)
     (location,) = [task.file.file_path for task in table.scan().plan_files()]
     source.store().remove_object(*objects_.split_location(location))

@@ -82,8 +82,8 @@ def read_table(server: Server, target: Target, name: str, table: str) -> Iterato
     command = server.client("pg_restore", "--data-only", "--table", table, "--file", "-")
     with target.open(name) as stream, output_of(command, f"cannot read {name}", stdin=stream) as output:
         columns: list[str] | None = None
-        for raw in io.TextIOWrapper(output, encoding="utf-8", newline="\n"):
-            line = raw.rstrip("\n")
+        for raw in output:
+            line = raw.decode().rstrip("\n")
             if columns is None:
                 if (match := _COPY.fullmatch(line)) and match[1] == table:
                     columns = [column.strip().strip('"') for column in match[2].split(",")]

@@ -85,7 +85,7 @@ class FolderTarget:
         """See :class:`Target`."""
         path = self._folder / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(path.parent)
             draft = path.with_name(f".{path.name}.{os.getpid()}.part")
             try:
                 with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -199,6 +199,13 @@ def open_target(address: str, *, endpoint: str | None = None, credentials_file: 
         # A key may be allowed to list a prefix and nothing more, so this is asked instead of the bucket itself.
         next(iter(client.list_objects(bucket, prefix=prefix)), None)
     return S3Target(client, bucket, prefix)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder and those above it that are not there, for the owner only."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
 
 
 def _read_credentials(file: Path) -> tuple[str, str]:
