@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dml_infra.installation import Installation
 from dml_infra.psql import Psql, container_psql, quote, quote_name, scram_verifier
-from dml_infra.secrets import read_password
+from dml_infra.secrets import credentials_lock, read_password
 
 GROUP = "dml_projects"
 # Role: (file of its password, database that it owns or None).
@@ -100,7 +100,11 @@ def provision(installation: Installation, projects: Iterable[ProjectRole], *, ps
         InfraError: Postgres does not run, a secret is missing, or a statement failed; running it again goes on.
     """
     psql = psql or container_psql(installation)
-    projects = list(projects)
+    with credentials_lock(installation):
+        _provision(installation, list(projects), psql)
+
+
+def _provision(installation: Installation, projects: list[ProjectRole], psql: Psql) -> None:
     verifiers = {
         role: scram_verifier(read_password(installation, file))
         for role, (file, _) in CORE_ROLES.items()

@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 from dml_infra import engine
 from dml_infra.errors import InfraError, PermanentError, RetryableError
 from dml_infra.installation import Installation
-from dml_infra.secrets import S3Key, read_s3_key, read_secret
+from dml_infra.secrets import S3Key, credentials_lock, read_s3_key, read_secret
 
 BUCKETS = ("lake", "dagster", "landing", "backups")
 ENDPOINT = "http://object-store:9000"
@@ -30,11 +30,12 @@ def provision(installation: Installation, projects: Iterable[str], *, store: Sto
     Raises:
         InfraError: it does not answer or refused; running it again goes on.
     """
-    users = [_user("dagster", dagster_policy(), read_s3_key(installation, "dagster_aws_credentials"))]
-    for name in projects:
-        key = read_s3_key(installation, f"projects/{name}/aws_credentials")
-        users.append(_user(f"project-{name}", project_policy(name), key))
-    ask(installation, {"do": "apply", "buckets": list(BUCKETS), "users": users}, store=store)
+    with credentials_lock(installation):
+        users = [_user("dagster", dagster_policy(), read_s3_key(installation, "dagster_aws_credentials"))]
+        for name in projects:
+            key = read_s3_key(installation, f"projects/{name}/aws_credentials")
+            users.append(_user(f"project-{name}", project_policy(name), key))
+        ask(installation, {"do": "apply", "buckets": list(BUCKETS), "users": users}, store=store)
 
 
 def drop_project(installation: Installation, name: str, *, store: Store | None = None) -> None:

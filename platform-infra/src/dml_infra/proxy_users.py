@@ -14,7 +14,7 @@ import bcrypt
 from dml_infra import engine
 from dml_infra.errors import ConfigError
 from dml_infra.installation import Installation
-from dml_infra.secrets import PYTHON_UID, new_password, read_secret, write_secret
+from dml_infra.secrets import PYTHON_UID, credentials_lock, new_password, read_secret, write_secret
 
 Role = Literal["admin", "viewer"]
 FILE = "proxy_users"
@@ -43,13 +43,15 @@ def add_user(installation: Installation, name: str, role: Role, password: str | 
     Raises:
         ConfigError: the name is taken or cannot be one.
     """
-    users = _read(installation)
-    if name in users:
-        raise _refused("add", name, "there is such a user", f"To change the password: dml infra users password {name}.")
-    if not _NAME.fullmatch(name):
-        raise _refused("add", name, "it is not a name", "Use lower-case letters, digits, and . _ @ - between them.")
-    password = _checked("add", name, password or new_password())
-    _write(installation, {**users, name: _User(_hash(password), role)})
+    with credentials_lock(installation):
+        users = _read(installation)
+        if name in users:
+            fix = f"To change the password: dml infra users password {name}."
+            raise _refused("add", name, "there is such a user", fix)
+        if not _NAME.fullmatch(name):
+            raise _refused("add", name, "it is not a name", "Use lower-case letters, digits, and . _ @ - between them.")
+        password = _checked("add", name, password or new_password())
+        _write(installation, {**users, name: _User(_hash(password), role)})
     return password
 
 
@@ -59,12 +61,13 @@ def remove_user(installation: Installation, name: str) -> None:
     Raises:
         ConfigError: there is no such user, or nobody could administrate any more.
     """
-    users = _read(installation)
-    _find("remove", name, users)
-    rest = {other: user for other, user in users.items() if other != name}
-    if not any(user.role == "admin" for user in rest.values()):
-        raise _refused("remove", name, "no administrator would be left", "Add another administrator first.")
-    _write(installation, rest)
+    with credentials_lock(installation):
+        users = _read(installation)
+        _find("remove", name, users)
+        rest = {other: user for other, user in users.items() if other != name}
+        if not any(user.role == "admin" for user in rest.values()):
+            raise _refused("remove", name, "no administrator would be left", "Add another administrator first.")
+        _write(installation, rest)
 
 
 def set_password(installation: Installation, name: str, password: str | None = None) -> str:
@@ -73,13 +76,14 @@ def set_password(installation: Installation, name: str, password: str | None = N
     Raises:
         ConfigError: there is no such user, or the password is too short or too long.
     """
-    users = _read(installation)
-    user = _find("change", name, users)
-    password = _checked("change", name, password or new_password())
-    if name == FIRST_USER and (installation.secrets / "admin_password").is_file():
-        # Before the proxy knows it: a crash between the two is repaired by setting it again.
-        write_secret(installation.secrets / "admin_password", password, uid=0)
-    _write(installation, {**users, name: replace(user, hash=_hash(password))})
+    with credentials_lock(installation):
+        users = _read(installation)
+        user = _find("change", name, users)
+        password = _checked("change", name, password or new_password())
+        if name == FIRST_USER and (installation.secrets / "admin_password").is_file():
+            # Before the proxy knows it: a crash between the two is repaired by setting it again.
+            write_secret(installation.secrets / "admin_password", password, uid=0)
+        _write(installation, {**users, name: replace(user, hash=_hash(password))})
     return password
 
 

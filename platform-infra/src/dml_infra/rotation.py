@@ -24,6 +24,7 @@ from dml_infra.secrets import (
     PYTHON_UID,
     S3Key,
     core_secrets,
+    credentials_lock,
     new_password,
     new_s3_key,
     pgpass_text,
@@ -89,12 +90,13 @@ def rotate(installation: Installation, name: str, *, services: Services | None =
     """
     services = services or Services.of(installation)
     kind, owner = _parse(installation, name)
-    if kind == "postgres":
-        _rotate_password(installation, name, owner, services)
-    elif owner == "root":
-        _rotate_root(installation, name, services)
-    else:
-        _rotate_key(installation, name, owner, services)
+    with credentials_lock(installation):
+        if kind == "postgres":
+            _rotate_password(installation, name, owner, services)
+        elif owner == "root":
+            _rotate_root(installation, name, services)
+        else:
+            _rotate_key(installation, name, owner, services)
 
 
 def retire(installation: Installation, name: str, *, services: Services | None = None) -> list[str]:
@@ -113,8 +115,9 @@ def retire(installation: Installation, name: str, *, services: Services | None =
             f"Run: dml infra rotate {name}.",
         )
     services.restart(_RESTARTED_TO_RETIRE.get(name, ()))
-    keep = read_s3_key(installation, _key_file(owner)).access_key
-    return objectstore.remove_keys(installation, _policy_name(owner), keep=keep, store=services.store())
+    with credentials_lock(installation):
+        keep = read_s3_key(installation, _key_file(owner)).access_key
+        return objectstore.remove_keys(installation, _policy_name(owner), keep=keep, store=services.store())
 
 
 def unfinished(installation: Installation) -> list[str]:

@@ -10,11 +10,14 @@ import configparser
 import os
 import secrets as random
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dml_infra.errors import ConfigError
+from filelock import FileLock, Timeout
+
+from dml_infra.errors import ConfigError, RetryableError
 from dml_infra.installation import Installation
 
 PYTHON_UID = 10001
@@ -22,6 +25,7 @@ _ALPHABET = string.ascii_letters + string.digits
 # Equal lengths: a file that is replaced in place is never seen half old, half new (see `write_secret`).
 _PASSWORD_LENGTH = 40
 _KEY_LENGTH = 8
+_LOCK_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,26 @@ def project_secrets(project: str) -> list[Secret]:
         Secret(f"{folder}/pgpass", PYTHON_UID, f"role of {project} in Postgres", _pgpass(project)),
         Secret(f"{folder}/aws_credentials", PYTHON_UID, f"key of {project} in the object store", _s3(project)),
     ]
+
+
+@contextmanager
+def credentials_lock(installation: Installation) -> Iterator[None]:
+    """One change of credentials at a time: telling a service an old value while another command replaces it undoes it.
+
+    Raises:
+        RetryableError: another command holds it for minutes.
+    """
+    folder = installation.state / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "credentials.lock", timeout=_LOCK_TIMEOUT_S):
+            yield
+    except Timeout as error:
+        raise RetryableError(
+            "cannot change credentials",
+            f"another command has been changing them for {_LOCK_TIMEOUT_S:g} s",
+            "Wait for it to end, then run this again.",
+        ) from error
 
 
 def ensure_secrets(installation: Installation, projects: Iterable[str] = ()) -> list[str]:
