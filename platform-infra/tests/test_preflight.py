@@ -276,6 +276,11 @@ def test_taken_subnet_of_the_edge_is_refused(make: Make, docker: FakeEngine) -> 
     assert "DML_EDGE_SUBNET 172.31.250.0/24 overlaps the network 172.31.0.0/16" in text
 
 
+def test_address_outside_the_edge_is_named(make: Make, docker: FakeEngine) -> None:
+    text = find(network.check_address_pools, make(DML_PROXY_IP="172.31.14.2"), "failed")
+    assert "DML_PROXY_IP=172.31.14.2 is not in DML_EDGE_SUBNET 172.31.250.0/24" in text
+
+
 def test_outside_service_that_does_not_answer_or_is_another_is_named(make: Make, other_server: HTTPServer) -> None:
     text = find(contents.check_outside, make(DML_AIRBYTE_URL="http://127.0.0.1:1"), "failed")
     assert "Airbyte at http://127.0.0.1:1 does not answer" in text

@@ -150,14 +150,15 @@ def secrets() -> None:
     """Make every secret file that is missing; never change one that is there."""
     from dml_infra.registry import load_registry
     from dml_infra.secrets import ensure_secrets
+    from dml_infra.stack import first_sign_in
 
     installation = _installation()
     made = ensure_secrets(installation, [location.name for location in load_registry(installation)])
     for name in made:
         _print(f"made {installation.secrets / name}")
     _print(f"{len(made)} made")
-    if "admin_password" in made:
-        _print(f"Sign in as 'admin' with the password {(installation.secrets / 'admin_password').read_text().strip()}")
+    if first := first_sign_in(installation):
+        _print(first)
 
 
 @app.command()

@@ -169,7 +169,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     registry = CollectorRegistry()
     collector = DagsterCollector(
-        Database(), DagsterWeb(os.environ["DML_WEBSERVER_URL"]), Path(os.environ["DML_WORKSPACE"])
+        Database(), DagsterWeb(os.environ["DML_DAGSTER_URL"]), Path(os.environ["DML_WORKSPACE"])
     )
     registry.register(collector)
     server, _ = start_http_server(PORT, registry=registry)

@@ -82,7 +82,7 @@ def up(installation: Installation, console: Console, *, timeout_s: float = UP_TI
     deadline = time.monotonic() + timeout_s
     with change_lock(installation):
         with _step(console, "secrets"):
-            made = ensure_secrets(installation, names)
+            ensure_secrets(installation, names)
             prepare_workspace(installation)
         with _step(console, "Postgres and object store"):
             engine.compose(installation, "up", "--detach", *DATA)
@@ -101,15 +101,8 @@ def up(installation: Installation, console: Console, *, timeout_s: float = UP_TI
     if names:
         deploy_all(installation, console=console)
     console.print(f"Ready: {ready.public_address(installation)}", markup=False, highlight=False)
-    if "admin_password" in made and installation.env.get("DML_SIGN_IN", "local") == "local":
-        password = (installation.secrets / "admin_password").read_text().strip()
-        console.print(
-            f"Sign in as {ready.ADMIN!r} with the password {password}\n"
-            f"It is shown this once and kept in {installation.secrets / 'admin_password'}.",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+    if first := first_sign_in(installation):
+        console.print(first, markup=False, highlight=False, soft_wrap=True)
 
 
 def down(installation: Installation, console: Console, *, delete_data: bool = False) -> None:
@@ -142,6 +135,19 @@ def down(installation: Installation, console: Console, *, delete_data: bool = Fa
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
     kept = "Data and secrets are gone." if delete_data else f"Data stay in volumes and in {installation.state}."
     console.print(kept, markup=False, highlight=False, soft_wrap=True)
+
+
+def first_sign_in(installation: Installation) -> str:
+    """How to sign in the first time; told once, afterwards and where a company signs people in it is empty."""
+    told = installation.state / "first-sign-in-told"
+    password = installation.secrets / "admin_password"
+    if told.exists() or not password.is_file() or installation.env.get("DML_SIGN_IN", "local") != "local":
+        return ""
+    told.touch()
+    return (
+        f"Sign in as 'admin' with the password {password.read_text().strip()}\n"
+        f"It is shown this once and kept in {password}."
+    )
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class Row:
 
 
 def read_status(installation: Installation) -> list[Row]:
-    """Core services in the order of compose.yaml, then code locations, then containers of runs that go on."""
+    """Core services, then code locations, then containers of runs that go on."""
     core = engine.containers(f"com.docker.compose.project={installation.stack}")
     own = engine.containers(f"dml.stack={installation.stack}")
     memory = _memory([c["Id"] for c in [*core, *own] if c["State"]["Running"]])

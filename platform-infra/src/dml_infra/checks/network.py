@@ -116,12 +116,16 @@ def check_address_pools(installation: Installation) -> Iterator[Finding]:
     else:
         yield ok(f"{len(missing)} more networks are needed, {free if free <= len(missing) else 'more'} are free")
     edge = ipaddress.ip_network(installation.env.get("DML_EDGE_SUBNET") or "172.31.250.0/24", strict=False)
+    for name in ("DML_EDGE_RANGE", "DML_PROXY_IP", "DML_WEBSERVER_IP", "DML_WEBSERVER_VIEWER_IP"):
+        value = installation.env.get(name)
+        if value and not _within(value, edge):
+            yield failed(f"{name}={value} is not in DML_EDGE_SUBNET {edge}", "Change these five settings together.")
     if installation.network("edge") not in names:
         hit = next((n for n in taken if n.version == edge.version and n.overlaps(edge)), None)
         if hit:
             yield failed(
                 f"DML_EDGE_SUBNET {edge} overlaps the network {hit}",
-                "Set DML_EDGE_SUBNET and the three addresses in it to a free range.",
+                "Set DML_EDGE_SUBNET, the range and the three addresses in it to others.",
             )
 
 
@@ -136,6 +140,14 @@ def _free_subnets(pools: list[dict[str, Any]], taken: list[Any], *, limit: int) 
             if free >= limit:
                 return free
     return free
+
+
+def _within(value: str, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    try:
+        inner = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return False
+    return inner.version == network.version and network.supernet_of(inner)  # type: ignore[arg-type]
 
 
 def _is_address(host: str) -> bool:
