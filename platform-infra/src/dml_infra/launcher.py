@@ -19,7 +19,9 @@ from typing import Any
 import docker
 import docker.errors
 import docker.utils
+import requests
 from dagster import DagsterRun, Field, StringSource
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.tags import DOCKER_IMAGE_TAG
 from dagster._serdes import ConfigurableClassData
@@ -91,7 +93,13 @@ class ProjectRunLauncher(DockerRunLauncher):
             job=run.job_name,
         )
         try:
-            self._create(name, command=list(command), **settings)
+            is_running = self._create(name, command=list(command), **settings)
+            self._instance.add_run_tags(run.run_id, {CONTAINER_TAG: name, DOCKER_IMAGE_TAG: docker_image})
+            self._instance.report_engine_event(
+                message=f"Starting container {name} with image {docker_image}", dagster_run=run, cls=self.__class__
+            )
+            if not is_running:
+                self.client.start(name)
         except docker.errors.ImageNotFound as error:
             # Nothing is downloaded here: a deploy does that, and keeps what queued runs may still need.
             raise LaunchRefusedError(
@@ -99,21 +107,25 @@ class ProjectRunLauncher(DockerRunLauncher):
                 f"the image {docker_image!r} is no longer on this server",
                 "Launch the job again: it then takes the image that is deployed now.",
             ) from error
-        self._instance.add_run_tags(run.run_id, {CONTAINER_TAG: name, DOCKER_IMAGE_TAG: docker_image})
-        self._instance.report_engine_event(
-            message=f"Starting container {name} with image {docker_image}", dagster_run=run, cls=self.__class__
-        )
-        self.client.start(name)
+        except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, docker.errors.APIError) as error:
+            if isinstance(error, docker.errors.APIError) and not error.is_server_error():
+                raise
+            # The one kind of error after which the queue tries again; the engine or its proxy is just starting.
+            raise DagsterUserCodeUnreachableError(f"cannot reach the engine to start run {run.run_id}") from error
 
-    def _create(self, name: str, **settings: Any) -> None:
-        """Create the container; one of an earlier attempt that never started the run is replaced."""
+    def _create(self, name: str, **settings: Any) -> bool:
+        """Create the container, or replace what an earlier attempt left. Returns: does it run already?"""
         try:
             self.client.create_container(name=name, **settings)
         except docker.errors.APIError as error:
             if error.status_code != _CONFLICT:
                 raise
+            # The answer to an earlier start was lost: a second container would run everything twice.
+            if self.client.inspect_container(name)["State"].get("Running"):
+                return True
             self.client.remove_container(name, v=True)
             self.client.create_container(name=name, **settings)
+        return False
 
     def _location(self, project: str) -> Mapping[str, Any]:
         path = self._workspace / "locations.json"
