@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from dml_infra.core import ContainerState, Core
 from dml_infra.dagster_api import Location
 from dml_infra.drivers import StackDriver
-from dml_infra.errors import CheckFailedError, InfraError
+from dml_infra.errors import InfraError
 from dml_infra.installation import Installation
+from dml_infra.offers import Baseline, bad_image, baseline_of, check_loaded, check_offer
 from dml_infra.registry import CodeLocation
 from dml_infra.render import Server, plan_server, render_stack, stack_name
 from dml_infra.workspace import ProjectState, forget_state, save_state, write_workspace
@@ -36,27 +37,6 @@ QUIET_WINDOW_S = 3.0
 QUIET_WINDOWS = 2
 QUIET_CONNECTIONS = 1
 POLL_S = 0.5
-
-
-class DeployError(CheckFailedError):
-    """A deploy did not go live. ``detail`` is the load error as Dagster shows it, or the container's last lines."""
-
-    def __init__(self, what: str, why: str, fix: str, detail: str = "") -> None:
-        super().__init__(what, why, fix)
-        self.detail = detail
-
-    def __str__(self) -> str:
-        text = super().__str__()
-        return f"{self.detail}\n\n{text}" if self.detail else text
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What was there before, in Dagster's eyes: a deploy may add to it and takes nothing away by accident."""
-
-    schedules: frozenset[str] = frozenset()
-    sensors: frozenset[str] = frozenset()
-    states: Mapping[str, tuple[str, str]] | None = None
 
 
 class Rollout:
@@ -79,17 +59,8 @@ class Rollout:
 
     # ---- Forwards ----------------------------------------------------------------------------------------------------
     def baseline(self, state: ProjectState) -> Baseline:
-        """What Dagster has of the project now; where it cannot load it, what the last deploy saw."""
-        location = self._core.api.location(state.project)
-        if location and location.loaded:
-            return Baseline(
-                frozenset(location.keys("schedule")),
-                frozenset(location.keys("sensor")),
-                {f"{i.kind} {i.key}": (i.status, i.default_status) for i in location.instigators},
-            )
-        if state.live:
-            return Baseline(frozenset(state.live.schedules), frozenset(state.live.sensors))
-        return Baseline()
+        """What is there before a deploy."""
+        return baseline_of(self._core.api.location(state.project), state.live)
 
     def start(self, state: ProjectState, location: CodeLocation, deploy: dict[str, Any]) -> ProjectState:
         """Start the new code server beside the old one and wait until it answers."""
@@ -104,24 +75,7 @@ class Rollout:
 
     def examine(self, server: Server, location: CodeLocation, baseline: Baseline, *, allow_removed: bool) -> None:
         """Ask the new code server what it offers before anybody is sent there."""
-        offer = self._core.probe(server.host)
-        if "error" in offer:
-            raise self._bad(location.name, "its code does not load", detail=str(offer["error"]))
-        if offer["image"] != server.image:
-            raise self._bad(location.name, f"it says that its image is {offer['image']!r}, not {server.image!r}")
-        repositories: Mapping[str, Any] = offer["repositories"]
-        for repository in repositories.values():
-            project = repository["metadata"].get("project")
-            if project not in (None, location.name):
-                raise self._bad(location.name, f"the image has the code of project {project!r}")
-            assets = repository["assets"]
-            if assets and not any(asset.split("/")[0] == location.name for asset in assets):
-                raise self._bad(
-                    location.name, f"none of its {len(assets)} assets is below {location.name!r} (one is {assets[0]!r})"
-                )
-        schedules = {f"{r}/{n}" for r, content in repositories.items() for n in content["schedules"]}
-        sensors = {f"{r}/{n}" for r, content in repositories.items() for n in content["sensors"]}
-        self._check_names(location, baseline, schedules, sensors, allow_removed=allow_removed)
+        check_offer(self._core.probe(server.host), server, location, baseline, allow_removed=allow_removed)
 
     def switch(self, state: ProjectState) -> ProjectState:
         """Send Dagster to the new code server."""
@@ -133,25 +87,11 @@ class Rollout:
     def verify(self, server: Server, location: CodeLocation, baseline: Baseline, *, allow_removed: bool) -> Server:
         """Check what Dagster has loaded. Returns: the server with the schedules and sensors that it has."""
         found = self._loaded(location.name, server)
-        self._check_names(
-            location,
-            baseline,
-            set(found.keys("schedule")),
-            set(found.keys("sensor")),
-            allow_removed=allow_removed,
-        )
-        for instigator in found.instigators:
-            name = f"{instigator.kind} {instigator.key}"
-            before, default_before = (baseline.states or {}).get(name, (None, None))
-            if before is None or before == instigator.status:
-                continue
-            if default_before != instigator.default_status:
-                self._say(f"{name} is {instigator.status} now: the code's own default changed")
-                continue
-            raise self._bad(location.name, f"{name} was {before} before and is {instigator.status} now")
+        for note in check_loaded(found, location, baseline, allow_removed=allow_removed):
+            self._say(note)
         container = self._core.container(server.host)
         if not container.is_up:
-            raise self._bad(location.name, container.describe(), detail=self._core.logs(server.host))
+            raise bad_image(location.name, container.describe(), detail=self._core.logs(server.host))
         return replace(server, schedules=found.keys("schedule"), sensors=found.keys("sensor"))
 
     def retire(self, state: ProjectState) -> ProjectState:
@@ -265,7 +205,7 @@ class Rollout:
                 break
             time.sleep(POLL_S)
         why = state.describe() + ("" if state.has_ended(restarts) else f" after {limit_s} s")
-        raise self._bad(project_of(server), why, detail=self._core.logs(server.host))
+        raise bad_image(project_of(server), why, detail=self._core.logs(server.host))
 
     def _loaded(self, project: str, server: Server) -> Location:
         """Wait until Dagster has loaded the server; an error is one at once, because a reload has just ended."""
@@ -274,13 +214,13 @@ class Rollout:
         while True:
             found = self._core.api.location(project)
             if found and found.error:
-                raise self._bad(project, "Dagster cannot load it", detail=found.error)
+                raise bad_image(project, "Dagster cannot load it", detail=found.error)
             if found and found.loaded:
                 if (found.host, found.image) == (server.host, server.image):
                     return found
                 why = f"Dagster has {found.image!r} of {found.host!r}, not {server.image!r} of {server.host!r}"
             if time.monotonic() > deadline:
-                raise self._bad(project, why)
+                raise bad_image(project, why)
             time.sleep(POLL_S)
 
     def _wait_unused(self, server: Server, limit_s: float, *, watch: Server | None = None) -> bool:
@@ -298,37 +238,10 @@ class Rollout:
             is_quiet = now.open == 0 and now.accepted - before.accepted <= QUIET_CONNECTIONS
             quiet, before = (quiet + 1 if is_quiet else 0), now
             if watch and (state := self._core.container(watch.host)).has_ended():
-                raise self._bad(
+                raise bad_image(
                     project_of(watch), f"{state.describe()} after it went live", self._core.logs(watch.host)
                 )
         return True
-
-    def _check_names(
-        self, location: CodeLocation, baseline: Baseline, schedules: set[str], sensors: set[str], *, allow_removed: bool
-    ) -> None:
-        for kind, declared, before, found in (
-            ("schedule", location.schedules, baseline.schedules, schedules),
-            ("sensor", location.sensors, baseline.sensors, sensors),
-        ):
-            names = {key.partition("/")[2] for key in found}
-            absent = sorted(set(declared) - names)
-            if absent:
-                raise self._bad(
-                    location.name, f"{kind} {absent[0]!r}, which the registry declares, is not in the image"
-                )
-            lost = sorted(before - found)
-            if lost and not allow_removed:
-                raise self._bad(
-                    location.name,
-                    f"{kind} {lost[0].partition('/')[2]!r}, which is there now, is not in the image"
-                    + (f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""),
-                    fix="Bring it back, or deploy with --allow-removed if it is meant to go.",
-                )
-
-    def _bad(self, project: str, why: str, detail: str = "", fix: str = "") -> DeployError:
-        return DeployError(
-            f"cannot deploy {project!r}", why, fix or "Correct the project and deploy a new image.", detail
-        )
 
 
 def project_of(server: Server) -> str:

@@ -18,9 +18,9 @@ from dml_infra.core import Core
 from dml_infra.deploy import deploy, remove, repair, rollback
 from dml_infra.errors import ConfigError, EngineError, RetryableError
 from dml_infra.installation import Installation
+from dml_infra.offers import DeployError
 from dml_infra.records import read_records
 from dml_infra.registry import find_location
-from dml_infra.rollout import DeployError
 from dml_infra.workspace import load_state, project_lock
 
 TESTS = Path(__file__).parents[1]
