@@ -1,6 +1,6 @@
 """Dagster's daemon as this server runs it: `python -m dml_infra.daemon --workspace FILE`, and `--migrate` before it.
 
-Three things are different from `dagster-daemon run`: a changed workspace file is read within seconds instead of a minute,
+Three things are different from `dagster-daemon run`: a changed workspace file is read within seconds and not a minute,
 a project's limit of concurrent runs is the one in the registry, and containers of runs that ended long ago are removed.
 Not here: purging old runs. Dagster keeps them, and they are the lineage; deleting them is a decision, not a routine.
 """
@@ -91,23 +91,24 @@ def watch_workspace(path: Path) -> None:
         failed = time.time() - last_s > _RETRY_S and _has_failed(self)
         if stamp == seen[0] and not failed:
             return plain(self, last_s)
-        refreshed_s = plain(self, 0.0)
-        # An error keeps the old time, so the change is tried again.
-        if refreshed_s:
+        # As if a minute had passed, and not more: an error is logged, and ends the daemon only when it lasts.
+        asked_s = min(last_s, time.time() - controller.RELOAD_WORKSPACE_INTERVAL - 1)
+        refreshed_s = plain(self, asked_s)
+        if refreshed_s != asked_s:
             seen[0] = stamp
-        return refreshed_s or last_s
+        return max(refreshed_s, last_s)
 
-    controller.DagsterDaemonController.check_workspace_freshness = check  # type: ignore[method-assign]
+    controller.DagsterDaemonController.check_workspace_freshness = check  # type: ignore[method-assign,assignment]
 
 
 def limit_projects(path: Path) -> None:
-    """Let the queue apply each project's own limit of concurrent runs (`max_runs` of the registry) besides dagster.yaml's."""
+    """Let the queue apply each project's own limit of concurrent runs (`max_runs` in the registry)."""
     plain = queue.QueuedRunCoordinatorDaemon._get_runs_to_dequeue
 
     def get_runs(self: Any, instance: Any, concurrency_config: ConcurrencyConfig, **options: Any) -> Any:
         return plain(self, instance, with_limits(concurrency_config, path), **options)
 
-    queue.QueuedRunCoordinatorDaemon._get_runs_to_dequeue = get_runs  # type: ignore[method-assign]
+    queue.QueuedRunCoordinatorDaemon._get_runs_to_dequeue = get_runs  # type: ignore[method-assign,assignment]
 
 
 def with_limits(config: ConcurrencyConfig, path: Path) -> ConcurrencyConfig:
@@ -121,11 +122,11 @@ def with_limits(config: ConcurrencyConfig, path: Path) -> ConcurrencyConfig:
         return config
     per_location = [limit for limit in run_queue.tag_concurrency_limits if limit["key"] == LOCATION_TAG]
     others = [limit for limit in run_queue.tag_concurrency_limits if limit["key"] != LOCATION_TAG]
-    default = min((int(limit["limit"]) for limit in per_location), default=None)
+    default = min((int(limit["limit"]) for limit in per_location), default=0)
     own = [
-        {"key": LOCATION_TAG, "value": name, "limit": int(entry.get("max_runs") or default)}
+        {"key": LOCATION_TAG, "value": name, "limit": int(limit)}
         for name, entry in sorted(locations.items())
-        if entry.get("max_runs") or default
+        if (limit := entry.get("max_runs") or default)
     ]
     return replace(config, run_queue_config=run_queue._replace(tag_concurrency_limits=[*others, *own]))
 

@@ -1,8 +1,9 @@
 """The run launcher: each run in a container of its own, with what the server has registered for its project.
 
-Nothing that a code location says about containers counts; image, network, limits and secrets come from `locations.json`,
-which a deploy writes. The engine is reached through the socket proxy, which knows run containers by their name only and
-refuses to create any other kind: change what is asked for here and in `config/socket-proxy/check_create.lua` together.
+Nothing that a code location says about containers counts; image, network, limits and secrets come from
+`locations.json`, which a deploy writes. The engine is reached through the socket proxy, which knows run containers by
+their name only and refuses to create any other kind: what is asked for here and what `config/socket-proxy` allows
+change together.
 Not here: when a run starts (Dagster's queue) and which location has which image (`deploy`).
 """
 
@@ -65,7 +66,7 @@ class ProjectRunLauncher(DockerRunLauncher):
 
     @property
     def client(self) -> docker.APIClient:
-        """The engine behind ``DOCKER_HOST``; threads share it. Every call names a container, because the proxy knows no id."""
+        """The engine behind ``DOCKER_HOST``; threads share it. Calls name a container, as the proxy knows no id."""
         if self._docker is None:
             self._docker = docker.APIClient(
                 **docker.utils.kwargs_from_env(), version="auto", timeout=STOP_SECONDS + 30, num_pools=20
@@ -141,7 +142,7 @@ class ProjectRunLauncher(DockerRunLauncher):
             )
         return dict(entry)
 
-    # ---- Watch and stop ------------------------------------------------------------------------------------------------
+    # ---- Watch and stop ----------------------------------------------------------------------------------------------
     def _state(self, run: DagsterRun) -> Mapping[str, Any] | None:
         """What the engine says of a run's container; None where there is none."""
         try:
@@ -234,6 +235,8 @@ def container_settings(
         Mount(target=f"{SECRETS}/{name}", source=source, type="bind", read_only=True)
         for name, source in sorted(files.items())
     ]
+    # The stubs take the one dict for another.
+    endpoints: Any = {entry["network"]: client.create_endpoint_config()}
     host = client.create_host_config(
         network_mode=entry["network"],
         mem_limit=memory_bytes,
@@ -246,7 +249,7 @@ def container_settings(
         cap_drop=["ALL"],
         security_opt=["no-new-privileges:true"],
         # Memory, which counts towards the limit: small. A run's database and connectors go to the volume, on disk.
-        tmpfs={"/tmp": "size=256m,mode=1777"},  # noqa: S108
+        tmpfs={"/tmp": "size=256m,mode=1777"},
         mounts=[Mount(target=HOME, source=None, type="volume"), *secrets],
         log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
     )
@@ -271,7 +274,7 @@ def container_settings(
         # The image's check is of a code server; in a run it would import Dagster every few seconds and find nothing.
         "healthcheck": {"test": ["NONE"]},
         "host_config": host,
-        "networking_config": client.create_networking_config({entry["network"]: client.create_endpoint_config()}),
+        "networking_config": client.create_networking_config(endpoints),
     }
 
 

@@ -17,6 +17,7 @@ pytest.importorskip("dagster_docker")
 
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher.base import WorkerStatus
+
 from dml_infra import launcher as module
 from dml_infra.errors import ConfigError, InfraError
 from dml_infra.launcher import LaunchRefusedError, ProjectRunLauncher
