@@ -90,6 +90,8 @@ def up(installation: Installation, console: Console, *, timeout_s: float = UP_TI
         with _step(console, "databases, roles, buckets, policies"):
             database.provision(installation, roles(locations))
             objectstore.provision(installation, names)
+        with _step(console, "code servers that ran before"):
+            _wake_locations(installation, names)
         with _step(console, "all services"):
             engine.compose(installation, "up", "--detach", "--remove-orphans", timeout_s=timeout_s)
             for name in names:
@@ -190,6 +192,20 @@ def write_atomically(path: Path, text: str) -> None:
     draft.write_text(text, encoding="utf-8")
     draft.chmod(0o644)
     os.replace(draft, path)
+
+
+def _wake_locations(installation: Installation, names: list[str]) -> None:
+    """Start deployed code servers before Dagster looks for them: it waits long for each that is not there."""
+    from dml_infra.core import Core
+    from dml_infra.drivers import get_driver
+    from dml_infra.rollout import Rollout
+    from dml_infra.workspace import load_state
+
+    for name in names:
+        state = load_state(installation, name)
+        if state.live and state.phase == "idle":
+            attach_core(installation, name)
+            Rollout(Core(installation), get_driver(installation), lambda _: None).wake(state)
 
 
 def _wait_for(installation: Installation, names: tuple[str, ...], deadline: float) -> None:
