@@ -76,7 +76,7 @@ class Command:
                 self._core.prepare(location)
                 self._say(f"{state.live.host} is registered and not well: starting it again")
                 self._rollout.revive(state)
-            registry_edit.set_image(self._installation, self._project, location.image)
+            self._write_registry(location.image)
             self._say("live already with this image and these settings")
             return Deployed(self._project, location.image, before, self._seconds(), changed=False)
         try:
@@ -110,7 +110,7 @@ class Command:
         seconds = self._seconds()
         self._console.print(f"[green]{self._project} is live after {seconds:.1f} s[/green] with {location.image}")
         self._record(before, location.image, "live")
-        registry_edit.set_image(self._installation, self._project, location.image)
+        self._write_registry(location.image)
         self._retire(state)
         return Deployed(self._project, location.image, before, seconds, changed=True)
 
@@ -124,7 +124,7 @@ class Command:
                 raise
             self._say(f"going back: {error.why}")
             self._rollout.go_back(state)
-            registry_edit.set_image(self._installation, self._project, old.image)
+            self._write_registry(old.image)
             self._record(old.image, new.image, "rolled back", error)
             raise
         except InfraError as error:
@@ -165,7 +165,7 @@ class Command:
             self._record(journal.get("from"), journal.get("to"), "interrupted", ended)
         elif state.phase == "retiring" and state.live:
             self._say("an earlier deploy went live and was cut short: finishing it first")
-            registry_edit.set_image(self._installation, self._project, state.live.image)
+            self._write_registry(state.live.image)
             self._retire(state)
         elif state.phase == "removing":
             self._rollout.withdraw(state)
@@ -188,6 +188,13 @@ class Command:
             registry_edit.unregister(self._installation, self._project)
         stack.detach_core(self._installation, self._project)
         self._say("removed; its data, secrets and run history stay")
+
+    def _write_registry(self, image: str) -> None:
+        """Write what is live into the list. It is live whatever becomes of the file, so that is only told."""
+        try:
+            registry_edit.set_image(self._installation, self._project, image)
+        except (InfraError, OSError) as error:
+            self._say(f"{self._installation.registry_file} could not be changed ({error}); write there: image: {image}")
 
     def _record(
         self, before: str | None, image: str | None, outcome: Outcome, error: BaseException | None = None

@@ -54,7 +54,17 @@ def set_image(installation: Installation, project: str, image: str) -> str:
     def change(data: Any) -> None:
         _entry(data, project, installation)["image"] = image
 
-    return _edit(installation, change)
+    def replace(text: str, data: Any) -> str | None:
+        entry = _entry(data, project, installation)
+        line, column = entry.lc.value("image")
+        lines = text.splitlines(keepends=True)
+        head, tail = lines[line][:column], lines[line][column:]
+        if entry["image"] not in tail:
+            return None
+        lines[line] = head + tail.replace(entry["image"], image, 1)
+        return "".join(lines)
+
+    return _edit(installation, change, replace=replace)
 
 
 def unregister(installation: Installation, project: str) -> str:
@@ -66,18 +76,27 @@ def unregister(installation: Installation, project: str) -> str:
     return _edit(installation, change, known=False)
 
 
-def _edit(installation: Installation, change: Callable[[Any], None], *, known: bool = True) -> str:
+def _edit(
+    installation: Installation,
+    change: Callable[[Any], None],
+    *,
+    known: bool = True,
+    replace: Callable[[str, Any], str | None] | None = None,
+) -> str:
+    """Change the file by its tree; where `replace` knows how, by its text, so that nothing else is written anew."""
     path = installation.registry_file
     # Beside the file itself, so that two installations of one checkout meet.
     with FileLock(str(path.with_name(f".{path.name}.lock")), timeout=30):
         before = path.read_text(encoding="utf-8")
         data = load_yaml(before, path)
-        if data[TOP].fa.flow_style():
-            # `code_locations: []` grows entry by entry, each on lines of its own.
-            block = CommentedSeq(data[TOP])
-            data[TOP] = block
-        change(data)
-        after = _dump(data)
+        after = replace(before, data) if replace else None
+        if after is None:
+            if data[TOP].fa.flow_style():
+                # `code_locations: []` grows entry by entry, each on lines of its own.
+                block = CommentedSeq(data[TOP])
+                data[TOP] = block
+            change(data)
+            after = _dump(data)
         names = known_names(installation) if known else {}
         locations = parse_registry(after, path=path, known=names)
         for location in locations:

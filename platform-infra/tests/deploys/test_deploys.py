@@ -115,7 +115,13 @@ def test_bad_image_leaves_everything_as_it_was(
     image = build(version=kind, **arguments)
     began = time.monotonic()
     with pytest.raises(DeployError) as raised:
-        deploy(server, "orders", image, core=SmallCore(quick(server)), console=console)
+        deploy(
+            server,
+            "orders",
+            image,
+            core=SmallCore(quick(server) if kind == "never healthy" else server),
+            console=console,
+        )
     assert time.monotonic() - began < 60
     assert reason in str(raised.value)
     assert raised.value.exit_code == 3

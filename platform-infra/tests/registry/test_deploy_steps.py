@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -348,3 +349,17 @@ def test_never_healthy_is_a_failure_in_time(world: World) -> None:
     with pytest.raises(DeployError, match="after 1 s"):
         deploy(impatient, "sales", NEW, **by(world))
     assert is_live(world, OLD)
+
+
+def test_registry_that_cannot_be_written_is_told_and_the_deploy_is_live(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> str:
+        raise PermissionError("read-only")
+
+    options = {**by(world), "console": Console(record=True, width=300, quiet=False, file=io.StringIO())}
+    with monkeypatch.context() as patch:
+        patch.setattr(registry_edit, "set_image", refuse)
+        assert deploy(world.installation, "sales", NEW, **options).changed
+    assert f"could not be changed (read-only); write there: image: {NEW}" in options["console"].export_text()
+    assert list(world.services().values()) == [NEW]

@@ -185,3 +185,12 @@ def test_name_that_makes_the_container_name_too_long_is_refused(installation: In
 def test_shipped_list_is_valid() -> None:
     path = Path(__file__).parents[2] / "registry" / "code-locations.yaml"
     assert parse_registry(path.read_text(encoding="utf-8"), path=path) == []
+
+
+def test_new_image_leaves_a_file_of_another_style_as_it_is(installation: Installation) -> None:
+    before = f"code_locations:\n- {{name: sales,   image: 'a.b/sales@{DIGEST}', owner: team:sales, alerts: x@y.z}}\n"
+    installation.registry_file.write_text(before)
+    assert registry_edit.set_image(installation, "sales", f"a.b/sales@{DIGEST}") == ""
+    assert installation.registry_file.read_text() == before
+    registry_edit.set_image(installation, "sales", f"a.b/sales@{OTHER}")
+    assert installation.registry_file.read_text() == before.replace(DIGEST, OTHER)
