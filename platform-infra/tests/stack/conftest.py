@@ -2,7 +2,8 @@
 
 The tests of a file run in order and build on each other, the files in the order of their names: a server takes minutes
 to build, and what a person does with one is a story too. Everything is removed at the end, also after Ctrl-C; what a
-killed test run left is removed by the next one. TEST_STACK_KEEP=1 leaves the server for a look.
+killed test run left is removed by the next one. With TEST_STACK_KEEP=<file> nothing is removed, and the next run with
+the same file goes on with the same server: for a look, or for one test at a time.
 
 TEST_BASE_IMAGE and TEST_SALES_IMAGE name images of the engine; TEST_PYTHON_IMAGE what ours are built on.
 """
@@ -28,6 +29,8 @@ from stack.server import PREFIX, Server, remove_leftovers
 ORDERS = HERE / "projects" / "orders"
 BAD = ("import-error", "crash-loop", "wrong-package", "missing-manifest")
 FIGURES: dict[str, Any] = {}
+KEEP = Path(os.environ["TEST_STACK_KEEP"]) if os.environ.get("TEST_STACK_KEEP") else None
+KEPT: dict[str, Any] = json.loads(KEEP.read_text(encoding="utf-8")) if KEEP and KEEP.exists() else {}
 # Published image → its stand-in of Debian packages, for machines where nothing can be pulled.
 STANDINS = {
     "DML_CADDY_IMAGE": "caddy",
@@ -69,7 +72,8 @@ def engine() -> None:
         pytest.skip("no Docker engine with compose and buildx answers here (see .ci/run, or docs.docker.com)")
     # The end of a terminal or a cancelled job shall clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    remove_leftovers()
+    if KEEP is None:
+        remove_leftovers()
 
 
 @pytest.fixture(scope="session")
@@ -78,18 +82,21 @@ def folder() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix=PREFIX))
     made.chmod(0o755)
     yield made
-    if not os.environ.get("TEST_STACK_KEEP"):
+    if KEEP is None:
         shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def registry(engine: None, folder: Path) -> Iterator[Registry]:
     """A registry on loopback."""
+    if KEPT:
+        yield Registry(KEPT["registry"])
+        return
     data = folder / "registry"
     data.mkdir()
     started, stop = engines.start_registry(data)
     yield started
-    if not os.environ.get("TEST_STACK_KEEP"):
+    if KEEP is None:
         stop()
 
 
@@ -161,7 +168,7 @@ def new_server(core_images: dict[str, str], folder: Path) -> Iterator[Callable[.
     made: list[Server] = []
 
     def make(**settings: str) -> Server:
-        name = f"{PREFIX}{os.getpid()}" + (f"-{len(made)}" if made else "")
+        name = f"{'dmlkept-' if KEEP else PREFIX}{os.getpid()}" + (f"-{len(made)}" if made else "")
         server = Server(folder / name, name, core_images, settings=settings)
         server.subnet = 16 + (os.getpid() + len(made)) % 200
         made.append(server)
@@ -170,16 +177,21 @@ def new_server(core_images: dict[str, str], folder: Path) -> Iterator[Callable[.
 
     yield make
     for server in made:
-        if os.environ.get("TEST_STACK_KEEP"):
-            print(f"kept: {server.root}, {server.address}")
-        else:
+        if KEEP is None:
             server.destroy()
 
 
 @pytest.fixture(scope="session")
-def server(new_server: Callable[..., Server], figures: dict[str, Any]) -> Server:
+def server(
+    new_server: Callable[..., Server], registry: Registry, core_images: dict[str, str], figures: dict[str, Any]
+) -> Server:
     """The server that most tests share, installed by `dml infra up` on an engine that has nothing of it."""
+    if KEPT:
+        return Server(Path(KEPT["root"]), KEPT["name"], core_images, KEPT["port"], KEPT["http_port"], KEPT["subnet"])
     made = new_server()
+    if KEEP:
+        known = {name: getattr(made, name) for name in ("name", "port", "http_port", "subnet")}
+        KEEP.write_text(json.dumps(known | {"root": str(made.root), "registry": registry.address}), encoding="utf-8")
     started = time.monotonic()
     made.dml("up", timeout_s=600)
     figures["install: 'dml infra up' on an empty engine, s"] = round(time.monotonic() - started, 1)
@@ -191,6 +203,8 @@ def projects(server: Server, orders: Callable[..., str], sales: str | None, figu
     """The server with both projects registered and live."""
     images = {"orders": orders(1)} | ({"sales": sales} if sales else {})
     for name, image in images.items():
+        if KEPT and name in server.locations():
+            continue
         started = time.monotonic()
         server.register(name, image, "--memory", "768m")
         figures[f"register and first deploy of {name}, s"] = round(time.monotonic() - started, 1)

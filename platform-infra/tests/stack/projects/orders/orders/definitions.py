@@ -52,9 +52,7 @@ every_minute = dg.ScheduleDefinition(
 nightly = dg.ScheduleDefinition(name="nightly", job=everything, cron_schedule="0 3 * * *", execution_timezone="UTC")
 
 
-@dg.sensor(
-    name="pulse", job=intake, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING
-)
+@dg.sensor(name="pulse", job=intake, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
 def pulse(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Count its own ticks and start nothing."""
     count = int(context.cursor or 0) + 1
