@@ -192,3 +192,10 @@ def test_files_of_old_failed_runs_go_and_a_running_ones_stay(project: Project, s
 
     kept = sorted(path.parent.name for path in running.parent.parent.glob("*/dbt.duckdb"))
     assert kept == ["r1", "r2", "r3", "r4", "r5", "r6", "running"]
+
+
+def test_missing_manifest_where_nothing_can_be_written_is_said(project: Project) -> None:
+    (project.dbt_dir / "target").write_text("in the way: root can write to folders that are read-only")
+    with pytest.raises(ConfigError, match=r"its manifest in .* is missing or older than its files") as caught:
+        ensure_manifest(project)
+    assert caught.value.fix == "Build the image again: parsing the dbt project belongs to its build."

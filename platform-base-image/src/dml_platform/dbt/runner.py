@@ -5,6 +5,7 @@ dbt's own program starts a new process each time; staying in ours saves its star
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import json
@@ -42,7 +43,8 @@ def ensure_manifest(project: Project) -> Path:
     """The project's manifest, parsed anew only if a dbt file changed since.
 
     Raises:
-        ConfigError: dbt cannot parse the project; dbt's own words are in the message.
+        ConfigError: dbt cannot parse the project, in its own words; or the manifest is missing or older than the files
+            where nothing can be written, which is an image that was not built as it should.
     """
     target = target_dir(project)
     manifest, stamp = target / "manifest.json", target / MANIFEST_STAMP
@@ -53,8 +55,18 @@ def ensure_manifest(project: Project) -> Path:
 
     if is_current():
         return manifest
-    target.mkdir(parents=True, exist_ok=True)
-    with FileLock(target / "dml_manifest.lock"):
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        turn = FileLock(target / "dml_manifest.lock").acquire()
+    except OSError as error:  # in a container nothing can be written
+        if error.errno == errno.ENOSPC:
+            raise
+        raise ConfigError(
+            f"cannot use the dbt project in {project.dbt_dir}",
+            f"its manifest in {target} is missing or older than its files, and {error.strerror or error}",
+            "Build the image again: parsing the dbt project belongs to its build.",
+        ) from error
+    with turn:
         if is_current():  # another process was faster
             return manifest
         outcome = _invoke(["parse", "--quiet"], project, target=target)
