@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,11 @@ from typing import Any
 import fastavro
 
 DELETED = 2
+# What parsers raise at bytes that are not what they should be.
+_DAMAGED = (
+    OSError, LookupError, ValueError, EOFError, StopIteration, TypeError, AttributeError, AssertionError, OverflowError,
+    MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 
 Read = Callable[[str], bytes]
 
@@ -78,7 +85,10 @@ def table_files(pointer: TablePointer, read: Read, cache: dict[str, dict[str, in
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
-    return dict(json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data))
+    content = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    if not isinstance(content, dict) or "format-version" not in content:
+        raise ValueError("no table metadata")
+    return content
 
 
 def _manifests(snapshot: dict[str, Any], read: Read, unreadable: dict[str, str]) -> Iterable[tuple[str, int]]:
@@ -101,6 +111,6 @@ def _rows(data: bytes) -> Iterator[dict[str, Any]]:
 def _parse(location: str, read: Read, parse: Callable[[bytes], Any], unreadable: dict[str, str]) -> Any:
     try:
         return parse(read(location))
-    except (OSError, LookupError, ValueError, EOFError, StopIteration) as error:
+    except _DAMAGED as error:
         unreadable[location] = f"{type(error).__name__}: {error}"
         return None
