@@ -139,7 +139,7 @@ def oidc(start: Callable[[str], Ask]) -> Ask:
     return start("oidc")
 
 
-PATHS = (
+PATHS = ("/", "/graphql", "/grafana/", "/portainer/", "/catalog/", "/catalog/data", "//graphql", "/oauth2/../graphql")
     "/",
     "/graphql",
     "/grafana/",
