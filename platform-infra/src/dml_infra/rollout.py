@@ -16,7 +16,7 @@ from typing import Any
 from dml_infra.core import ContainerState, Core
 from dml_infra.dagster_api import Location
 from dml_infra.drivers import StackDriver
-from dml_infra.errors import InfraError
+from dml_infra.errors import InfraError, RetryableError
 from dml_infra.installation import Installation
 from dml_infra.offers import Baseline, bad_image, baseline_of, check_loaded, check_offer
 from dml_infra.registry import CodeLocation
@@ -32,10 +32,13 @@ VERIFY_TIMEOUT_S = 20
 RETIRE_TIMEOUT_S = 180
 # After a bad image the old state is back at once; its container stays this long for a daemon that has just met it.
 UNDO_QUIET_TIMEOUT_S = 25
+UNDO_PUBLISH_TIMEOUT_S = 20
 # What uses a code server asks it every second; a health check connects once in 30. Two windows without anybody.
 QUIET_WINDOW_S = 3.0
 QUIET_WINDOWS = 2
 QUIET_CONNECTIONS = 1
+# For an image without `cat`: longer than Dagster's processes take to turn away, and most ticks.
+BLIND_S = 30.0
 POLL_S = 0.5
 
 
@@ -116,7 +119,7 @@ class Rollout:
         failures: list[InfraError] = []
         if was_switched:
             with _collect(failures):
-                self._publish()
+                self._publish_patiently()
             if state.live:
                 with _collect(failures):
                     self._loaded(state.project, state.live)
@@ -188,6 +191,17 @@ class Rollout:
         write_workspace(self._installation)
         self._core.reload()
 
+    def _publish_patiently(self) -> None:
+        """On the way back: a webserver that is just starting again is waited for."""
+        deadline = time.monotonic() + UNDO_PUBLISH_TIMEOUT_S
+        while True:
+            try:
+                return self._publish()
+            except RetryableError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_S)
+
     def _apply(self, project: str, *servers: Server) -> None:
         stack = stack_name(self._installation, project)
         unique = {server.key: server for server in servers}
@@ -228,6 +242,9 @@ class Rollout:
         deadline = time.monotonic() + limit_s
         quiet = 0
         before = self._core.traffic(server.host)
+        if before is None and self._core.container(server.host).status == "running":
+            self._say(f"{server.host} does not let its connections be counted: waiting {BLIND_S:g} s instead")
+            time.sleep(min(BLIND_S, limit_s))
         while before is not None and quiet < QUIET_WINDOWS:
             if time.monotonic() > deadline:
                 return False

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from dml_infra import registry_edit, rollout, stack
+from dml_infra import networks, registry_edit, rollout
 from dml_infra.command import Command
 from dml_infra.core import ContainerState, Core, Traffic
 from dml_infra.dagster_api import Instigator, Location
@@ -127,7 +127,7 @@ def world(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> World:
     """A server on which the old image of `sales` is live."""
     for name in ("POLL_S", "QUIET_WINDOW_S", "VERIFY_TIMEOUT_S"):
         monkeypatch.setattr(rollout, name, 0.0)
-    monkeypatch.setattr(stack, "detach_core", lambda *_: None)
+    monkeypatch.setattr(networks, "detach_core", lambda *_: None)
     registry_edit.register(installation, ENTRY)
     world = World(installation)
     deploy(installation, "sales", **by(world))
@@ -363,3 +363,31 @@ def test_registry_that_cannot_be_written_is_told_and_the_deploy_is_live(
         assert deploy(world.installation, "sales", NEW, **options).changed
     assert f"could not be changed (read-only); write there: image: {NEW}" in options["console"].export_text()
     assert list(world.services().values()) == [NEW]
+
+
+def test_webserver_that_starts_again_meanwhile_is_waited_for_on_the_way_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = [RetryableError("cannot ask Dagster", "it starts", "Wait.") for _ in range(3)]
+
+    def reload(self: World) -> None:
+        if silent:
+            raise silent.pop()
+        World.reload(self)
+
+    monkeypatch.setattr(world, "reload", lambda: reload(world))
+    with pytest.raises(RetryableError):
+        deploy(world.installation, "sales", NEW, **by(world))
+    assert silent == []
+    assert is_live(world, OLD)
+
+
+def test_old_server_whose_connections_cannot_be_counted_is_given_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "BLIND_S", 0.01)
+    monkeypatch.setattr(world, "traffic", lambda _: None)
+    options = {**by(world), "console": Console(record=True, width=300, file=io.StringIO())}
+    deploy(world.installation, "sales", NEW, **options)
+    assert "does not let its connections be counted: waiting 0.01 s" in options["console"].export_text()
+    assert is_live(world, NEW)
