@@ -12,7 +12,7 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from dml_infra import registry_edit, stack
+from dml_infra import networks, registry_edit
 from dml_infra.core import Core
 from dml_infra.drivers import StackDriver, get_driver
 from dml_infra.errors import InfraError, PermanentError
@@ -186,7 +186,7 @@ class Command:
         self._record(image, None, "removed")
         if any(location.name == self._project for location in load_registry(self._installation, check_budget=False)):
             registry_edit.unregister(self._installation, self._project)
-        stack.detach_core(self._installation, self._project)
+        networks.detach_core(self._installation, self._project)
         self._say("removed; its data, secrets and run history stay")
 
     def _write_registry(self, image: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dml_infra import database, engine, objectstore, secrets, stack
+from dml_infra import database, engine, networks, objectstore, secrets
 from dml_infra.budget import roles
 from dml_infra.dagster_api import DagsterApi
 from dml_infra.errors import ConfigError, EngineError, RetryableError
@@ -95,7 +95,7 @@ class Core:
             )
         database.provision(self.installation, roles([location]))
         objectstore.provision(self.installation, [location.name])
-        stack.attach_core(self.installation, location.name)
+        networks.attach_core(self.installation, location.name)
 
     def ensure_image(self, image: str) -> bool:
         """Have the image on this host. Returns: whether it had to be fetched.
@@ -178,7 +178,7 @@ class Core:
         return dict(reply["data"])
 
     def _webserver(self) -> str:
-        names = stack.service_containers(self.installation, self.role)
+        names = networks.service_containers(self.installation, self.role)
         if not names:
             raise RetryableError(
                 "cannot reach Dagster", f"stack {self.installation.stack!r} has no {self.role}", "Run: dml infra up"

@@ -8,8 +8,8 @@ InfraError
     └── EngineError         the Docker program failed or is not there
 
 What belongs here: the tree above. What does not: errors of one module that nobody catches by type.
-Exit codes are those of the command line that this plugs into: 1 failed, 2 wrong usage or configuration, 3 a check failed,
-75 worth trying again.
+Exit codes are those of the command line that this plugs into: 1 failed, 2 wrong usage or configuration, 3 a check
+failed, 75 worth trying again.
 """
 
 from __future__ import annotations

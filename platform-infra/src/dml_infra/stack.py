@@ -1,4 +1,4 @@
-"""The core stack as a whole: up, down, and the networks between core and projects."""
+"""The core stack as a whole: up and down."""
 
 from __future__ import annotations
 
@@ -15,44 +15,13 @@ from rich.console import Console
 from dml_infra import engine
 from dml_infra.errors import RetryableError
 from dml_infra.installation import Installation
+from dml_infra.networks import attach_core, remove_network
 
-# Services that a project's network needs, each under its role as DNS name.
-CORE_ON_PROJECT_NETWORKS = ("postgres", "object-store", "webserver", "webserver-viewer", "daemon")
 DATA = ("postgres", "object-store")
 UP_TIMEOUT_S = 900.0
 STOP_TIMEOUT_S = 60
 # What `down --delete-data` leaves of the state folder.
 KEPT = {"backups"}
-
-
-def service_containers(installation: Installation, service: str | None = None) -> list[str]:
-    """Names of the containers of one or all core services, running or not."""
-    labels = [f"label=com.docker.compose.project={installation.stack}"]
-    if service:
-        labels.append(f"label=com.docker.compose.service={service}")
-    text = engine.docker("ps", "-a", "--format", "{{.Names}}", *(f"--filter={label}" for label in labels))
-    return text.split()
-
-
-def attach_core(installation: Installation, project: str) -> None:
-    """Make the project's network if it is not there and join the core services to it; nothing changes when all is so.
-
-    A connection belongs to a container: call it again after core containers were made anew (`up` and `deploy` do).
-    """
-    network = installation.project_network(project)
-    if not engine.inspect("network", network):
-        labels = {"dml.stack": installation.stack, "dml.project": project}
-        # Not internal: a project calls its sources.
-        engine.docker("network", "create", *(f"--label={k}={v}" for k, v in labels.items()), network)
-    for service in CORE_ON_PROJECT_NETWORKS:
-        for details in engine.inspect("container", *service_containers(installation, service)):
-            if network not in details["NetworkSettings"]["Networks"]:
-                engine.docker("network", "connect", "--alias", service, network, details["Id"])
-
-
-def detach_core(installation: Installation, project: str) -> None:
-    """Take the core services off a project's network and remove it; nothing when it is not there."""
-    _remove_network(installation.project_network(project))
 
 
 def up(installation: Installation, console: Console, *, timeout_s: float = UP_TIMEOUT_S, check: bool = True) -> None:
@@ -129,7 +98,7 @@ def down(installation: Installation, console: Console, *, delete_data: bool = Fa
             engine.compose(installation, "--profile", "*", "down", "--remove-orphans", *volumes)
             names = engine.docker("network", "ls", "-q", f"--filter=label=dml.stack={installation.stack}").split()
             for network in names:
-                _remove_network(network)
+                remove_network(network)
         if delete_data:
             with _step(console, "state"):
                 for path in installation.state.iterdir():
@@ -222,13 +191,6 @@ def _wait_for(installation: Installation, names: tuple[str, ...], deadline: floa
                 "Look at 'dml infra logs', mend it and run this again.",
             )
         time.sleep(ready.POLL_S)
-
-
-def _remove_network(network: str) -> None:
-    for details in engine.inspect("network", network):
-        for container in details.get("Containers") or {}:
-            engine.docker("network", "disconnect", "--force", network, container)
-        engine.docker("network", "rm", network)
 
 
 @contextmanager

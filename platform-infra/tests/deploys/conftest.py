@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dml_infra import engine, registry_edit, stack, workspace
+from dml_infra import engine, networks, registry_edit, workspace
 from dml_infra.core import Core
 from dml_infra.installation import Installation
 from dml_infra.registry import CodeLocation
@@ -36,7 +36,7 @@ class SmallCore(Core):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("pgpass", "aws_credentials"):
             (folder / name).write_text("")
-        stack.attach_core(self.installation, location.name)
+        networks.attach_core(self.installation, location.name)
 
 
 def wait_for(what: Callable[[], object], *, seconds: float = 60) -> object:
