@@ -140,15 +140,6 @@ def oidc(start: Callable[[str], Ask]) -> Ask:
 
 
 PATHS = ("/", "/graphql", "/grafana/", "/portainer/", "/catalog/", "/catalog/data", "//graphql", "/oauth2/../graphql")
-    "/",
-    "/graphql",
-    "/grafana/",
-    "/portainer/",
-    "/catalog/",
-    "/catalog/my-data",
-    "//graphql",
-    "/oauth2/../graphql",
-)
 
 
 @pytest.mark.parametrize("path", PATHS)
