@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Protocol
 
@@ -20,6 +22,8 @@ from dml_infra.errors import EngineError, PermanentError
 from dml_infra.installation import Installation
 
 SUPERUSER = "postgres"
+STORE_PORT = 9000
+CONNECT_S = 10.0
 
 
 class Server(Protocol):
@@ -64,11 +68,19 @@ class DockerServer:
         """See :class:`Server`. No port is published: the engine's host reaches the container's own address."""
         networks = self._container("object-store")["NetworkSettings"]["Networks"]
         address = networks[self._installation.network("control")]["IPAddress"]
+        try:
+            socket.create_connection((address, STORE_PORT), timeout=CONNECT_S).close()
+        except OSError as error:
+            raise EngineError(
+                "cannot reach the object store",
+                f"{address}:{STORE_PORT} from this host ({error})",
+                "Run this on the host whose engine runs the stack, as a user who reaches its bridge networks.",
+            ) from error
         user, password = (
             (self._installation.secrets / f"object_store_root_{name}").read_text(encoding="utf-8").strip()
             for name in ("user", "password")
         )
-        return Minio(f"{address}:9000", user, password, secure=False, region="us-east-1")
+        return Minio(f"{address}:{STORE_PORT}", user, password, secure=False, region="us-east-1")
 
     def images(self) -> dict[str, str]:
         """See :class:`Server`."""
@@ -151,8 +163,6 @@ def run(command: Sequence[str], what: str, *, stdin: Any = None) -> bytes:
 
 @contextlib.contextmanager
 def _feed(process: subprocess.Popen[bytes], stream: Any) -> Iterator[None]:
-    import threading
-
     raised: list[BaseException] = []
 
     def pump() -> None:
