@@ -21,5 +21,7 @@ def test_the_readme_lists_the_sessions_that_nox_has() -> None:
     assert spec.loader
     noxfile = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(noxfile)
-    sessions = {name for name, value in vars(noxfile).items() if type(value).__module__ == "nox._decorators"}
-    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == sessions
+    sessions = {
+        value.name or name for name, value in vars(noxfile).items() if type(value).__module__ == "nox._decorators"
+    }
+    assert set(re.findall(r"^\| `([\w-]+)` \|", README, re.MULTILINE)) == sessions
