@@ -47,6 +47,9 @@ def load_tables(catalog: SqlCatalog, refs: Iterable[TableRef]) -> dict[TableRef,
     """Load several tables as of one moment: all of what a step published, or nothing of it.
 
     One SELECT reads every pointer; the metadata files behind the pointers never change.
+
+    Raises:
+        PermanentError: a table's files may not be read.
     """
     tables: dict[TableRef, Table | None] = dict.fromkeys(refs)
     names = {(".".join(ref.namespace), ref.name): ref for ref in tables}
@@ -57,10 +60,23 @@ def load_tables(catalog: SqlCatalog, refs: Iterable[TableRef]) -> dict[TableRef,
     with Session(catalog.engine) as session:
         rows = session.scalars(query).all()
     with ThreadPoolExecutor(max_workers=8) as pool:
-        loaded = pool.map(catalog._convert_orm_to_iceberg, rows)
+        loaded = pool.map(lambda row: _load(catalog, row), rows)
     for row, table in zip(rows, loaded, strict=True):
         tables[names[row.table_namespace, row.table_name]] = table
     return tables
+
+
+def _load(catalog: SqlCatalog, row: IcebergTables) -> Table:
+    try:
+        return catalog._convert_orm_to_iceberg(row)
+    except OSError as error:
+        if "ACCESS_DENIED" not in str(error):
+            raise
+        raise PermanentError(
+            f"cannot read '{row.table_namespace}.{row.table_name}'",
+            "the object store does not let this process's key read it",
+            "Read its project's marts, which are published to all; or ask its team to publish it there.",
+        ) from error
 
 
 def refuse_foreign(catalog: SqlCatalog, refs: Iterable[TableRef], *, what: str) -> None:
