@@ -158,6 +158,8 @@ class Command:
         if state.phase == "idle":
             return False
         journal = state.deploy or {}
+        # On a restored server not even the old one is there.
+        self._rollout.wake(state)
         if state.phase in ("starting", "switched"):
             self._say(f"an earlier deploy of {journal.get('to')} was cut short: going back first")
             self._rollout.undo(state)

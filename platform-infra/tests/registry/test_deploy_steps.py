@@ -391,3 +391,19 @@ def test_old_server_whose_connections_cannot_be_counted_is_given_time(
     deploy(world.installation, "sales", NEW, **options)
     assert "does not let its connections be counted: waiting 0.01 s" in options["console"].export_text()
     assert is_live(world, NEW)
+
+
+def test_deploy_that_was_cut_short_by_a_lost_server_is_put_right_on_the_restored_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Command, "_take_back", lambda *_: None)
+        world.faults["reload"] = SystemExit(137)
+        with pytest.raises(SystemExit):
+            deploy(world.installation, "sales", NEW, **by(world))
+    world.stacks.clear()
+    pulled: list[str] = []
+    monkeypatch.setattr(world, "ensure_image", lambda image: pulled.append(image))
+    deploy_all(world.installation, **by(world))
+    assert is_live(world, OLD)
+    assert OLD in pulled
