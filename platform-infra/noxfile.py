@@ -54,7 +54,8 @@ def integration(session: nox.Session) -> None:
 def stack(session: nox.Session) -> None:
     """Run the whole server on a Docker engine: install, deploy, isolate, break, back up, restore (15 minutes)."""
     install(session)
-    session.run("python", "-m", "pytest", "tests/stack", "-m", "stack and not long", "--durations=12", *session.posargs)
+    folders = ["tests/deploys", "tests/stack"]
+    session.run("python", "-m", "pytest", *folders, "-m", "stack and not long", "--durations=12", *session.posargs)
 
 
 @nox.session(name="stack-long")

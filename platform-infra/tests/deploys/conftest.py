@@ -55,7 +55,7 @@ def wait_for(what: Callable[[], object], *, seconds: float = 60) -> object:
     raise TimeoutError(f"not within {seconds} s: {last!r}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a registry on loopback."""
     program = shutil.which("docker-registry")
@@ -78,7 +78,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait(10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def build(registry: str) -> Iterator[Build]:
     """Builds and pushes an image of the tiny project. Returns: ``repository@sha256:…``."""
     made: list[str] = []
@@ -99,7 +99,7 @@ def build(registry: str) -> Iterator[Build]:
         engine.docker("image", "rm", "--force", tag, check=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running core without projects."""
     if not engine.docker("image", "inspect", BASE_IMAGE, check=False):
@@ -150,7 +150,7 @@ def console() -> Console:
     return Console(record=True, width=200, force_terminal=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def good(build: Build, server: Installation) -> str:
     """The first image, registered."""
     image = build(version="1")
