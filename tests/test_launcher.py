@@ -222,6 +222,18 @@ def test_a_changed_pin_is_installed_by_the_next_call(tree: Tree) -> None:
     assert "installing into" in after.stderr
 
 
+def test_a_changed_pin_is_installed_also_from_the_activated_environment(tree: Tree) -> None:
+    tree.run("x")
+    programs = tree.root / ".venv" / "bin"
+    # The environment has a uv of its own; only what is outside may make it anew.
+    (programs / "uv").symlink_to(tree.bin / "uv")
+    tree.pin("tiny", "2.0")
+    origin = (tree.root / ".venv" / ".dml-installed").read_text().splitlines()[1]
+    after = tree.run("x", PATH=f"{programs}:{tree.bin}")
+    assert "tiny 2.0" in after.stdout
+    assert (tree.root / ".venv" / ".dml-installed").read_text().splitlines()[1] == origin
+
+
 def test_a_changed_package_list_is_installed_by_the_next_call(tree: Tree) -> None:
     tree.run("x")
     pyproject = tree.base / "pyproject.toml"
