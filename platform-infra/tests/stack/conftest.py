@@ -138,6 +138,7 @@ def orders(base_image: str, registry: Registry) -> Callable[..., str]:
     def release(number: int | str, *, target: str | None = None, repository: str = "orders") -> str:
         tag = f"dml-test-orders:{os.getpid()}"
         options = [f"--build-arg=BASE_IMAGE={base_image}", f"--build-arg=RELEASE={number}", "--network=host"]
+        options.append(f"--build-arg=PROJECT={repository}")
         if target:
             options.append(f"--target={target}")
         FIGURES["image orders: build, s"] = round(build(ORDERS, tag, *options, file="docker/Dockerfile"), 1)

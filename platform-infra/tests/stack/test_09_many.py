@@ -75,8 +75,8 @@ def test_twenty_locations_are_loaded_and_tick(crowd: Server, names: list[str], f
 def test_connections_stay_within_the_budget_while_all_run(
     crowd: Server, names: list[str], figures: dict[str, Any]
 ) -> None:
-    config = {"ops": {"orders__raw__till__orders": {"config": {"wait_s": 30}}}}
-    runs = [crowd.launch(name, "intake", config=config) for name in names]
+    step = {"config": {"wait_s": 30}}
+    runs = [crowd.launch(name, "intake", config={"ops": {f"{name}__raw__till__orders": step}}) for name in names]
     most = 0
     limit = int(docker("exec", "--user=postgres", crowd.service("postgres"), "psql", "-U", "postgres", "-Atc",
                        "show max_connections").splitlines()[-1])  # fmt: skip
