@@ -17,7 +17,7 @@ from dml_infra.installation import Installation
 
 INSTALLATION = "installation.tar.gz"
 STATE = "state.tar.gz"
-SECRETS = "secrets.tar.age"
+SECRETS = "secrets.tar.age"  # pragma: allowlist secret
 # What is looked at in a backup and, `.env` and registry excepted, not put back: it belongs to the release.
 _ROOT = (".env", ".env.example", "compose.yaml", "registry", "config")
 _STATE = ("projects", "workspace", "stacks", "deploys.jsonl", "first-sign-in-told")

@@ -19,7 +19,7 @@ from dml_infra.installation import Installation
 # Given by people; everything else `dml infra secrets` makes.
 FROM_PEOPLE = {
     "oidc_client_secret": "the identity provider's client secret",
-    "portainer_api_key": "an API key of Portainer",
+    "portainer_api_key": "an API key of Portainer",  # pragma: allowlist secret
     "airbyte_client_secret": "the secret of Airbyte's application",
 }
 # Name of the setting, path that answers without signing in, secret file that goes with it.

@@ -22,7 +22,7 @@ from dml_infra.drivers.portainer_api import ConflictError, NotFoundError, Portai
 from dml_infra.errors import CheckFailedError, ConfigError, PermanentError, RetryableError
 from dml_infra.installation import Installation
 
-API_KEY = "portainer_api_key"
+API_KEY = "portainer_api_key"  # pragma: allowlist secret
 ACTIVE, INACTIVE, DEPLOYING, FAILED = 1, 2, 3, 4
 COMPOSE = 2
 
