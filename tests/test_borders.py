@@ -111,7 +111,10 @@ def imports_across(root: Path) -> Iterator[str]:
             project = tomllib.loads((home / "pyproject.toml").read_text())["project"]
             declared = {canonicalize_name(Requirement(line).name) for line in project.get("dependencies", [])}
             declared.add(canonicalize_name(project["name"]))
-            for node in ast.walk(_parse(path)):
+            nodes = list(ast.walk(_parse(path)))
+            # A test may use a published package where it is installed, when it says so and is skipped elsewhere.
+            declared |= {DISTRIBUTIONS.get(name) for name in map(_skipped_without, nodes)} - {None}
+            for node in nodes:
                 modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 if isinstance(node, ast.ImportFrom) and not node.level:
                     modules = [node.module or ""]
@@ -119,6 +122,14 @@ def imports_across(root: Path) -> Iterator[str]:
                     distribution = DISTRIBUTIONS.get(module.partition(".")[0])
                     if distribution and distribution not in declared:
                         yield f"{path.relative_to(root)}:{node.lineno}: {module} is of {distribution}, not declared"
+
+
+def _skipped_without(node: ast.AST) -> str | None:
+    """The module of a ``pytest.importorskip("module", …)``."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr="importorskip"), args=[ast.Constant(value=str(name)), *_]):
+            return name
+    return None
 
 
 def locks_pinned(root: Path) -> Iterator[str]:
