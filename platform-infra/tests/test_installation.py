@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,23 @@ def test_missing_installation_is_a_sentence_and_a_fix(tmp_path: Path) -> None:
         find_installation(cwd=tmp_path)
     with pytest.raises(ConfigError, match=r"has no compose\.yaml beside a registry folder"):
         find_installation(tmp_path)
+
+
+def test_a_changed_configuration_file_changes_its_own_checksum_only(root: Path) -> None:
+    for name in ("caddy", "socket-proxy"):
+        (root / "config" / name).mkdir(parents=True)
+        (root / "config" / name / "a.cfg").write_text("first")
+    before = find_installation(root).config_sums()
+    (root / "config" / "caddy" / "a.cfg").write_text("second")
+    after = find_installation(root).config_sums()
+    assert set(after) == {"DML_SUM_CADDY", "DML_SUM_SOCKET_PROXY"}
+    assert {name for name in after if after[name] != before[name]} == {"DML_SUM_CADDY"}
+
+
+def test_every_checksum_that_compose_reads_is_of_a_folder() -> None:
+    folder = Path(__file__).parents[1]
+    read = set(re.findall(r"DML_SUM_[A-Z_]+", (folder / "compose.yaml").read_text()))
+    assert read == set(find_installation(folder).config_sums())
 
 
 def test_env_needs_only_what_differs(root: Path) -> None:

@@ -107,4 +107,4 @@ def compose_file(installation: Installation, file: Path, project: str, *args: st
     """Run `docker compose …` for any file of the installation, such as a project's stack."""
     base = ["compose", "--project-name", project, "--file", str(file), "--project-directory", str(installation.root)]
     # The same values reach it as process variables, which beat the file.
-    return docker(*base, *args, timeout_s=timeout_s, env=dict(installation.env))
+    return docker(*base, *args, timeout_s=timeout_s, env={**installation.env, **installation.config_sums()})

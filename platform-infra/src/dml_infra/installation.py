@@ -8,6 +8,7 @@ repository or a copy. `.env` is the only configuration; `.env.example` lists eve
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -73,6 +74,17 @@ class Installation:
     def project_network(self, project: str) -> str:
         """Full name of a project's own network."""
         return f"{self.stack}_project_{project}"
+
+    def config_sums(self) -> dict[str, str]:
+        """For Compose: ``DML_SUM_<FOLDER>``, a checksum of the files in each folder below `config/`."""
+        folder = Path(self.env.get("DML_CONFIG") or self.root / "config")
+        sums = {}
+        for part in sorted(path for path in (self.root / folder).glob("*") if path.is_dir()):
+            digest = hashlib.sha256()
+            for path in sorted(path for path in part.rglob("*") if path.is_file()):
+                digest.update(str(path.relative_to(part)).encode() + b"\0" + path.read_bytes() + b"\0")
+            sums[f"DML_SUM_{part.name.upper().replace('-', '_')}"] = digest.hexdigest()[:16]
+        return sums
 
     def number(self, name: str, default: int) -> int:
         """An integer setting.
