@@ -106,9 +106,10 @@ def add_commands(app: typer.Typer, installation: Callable[[], Installation], con
         who: Who = None,
         driver: Driver = None,
     ) -> None:
-        """End a project: stop its containers, take it off Dagster and the registry. Its data stay."""
+        """End a project: its containers, its place in Dagster and the registry, its role and keys. Its data stay."""
         from dml_infra import deploy as deploys
         from dml_infra.drivers import get_driver
+        from dml_infra.rotation import revoke_project
 
         found = installation()
         if not yes and typer.prompt(f"This ends project {project}. Type its name to go on") != project:
@@ -116,6 +117,7 @@ def add_commands(app: typer.Typer, installation: Callable[[], Installation], con
             raise typer.Exit(1)
         with interruptible():
             deploys.remove(found, project, driver=get_driver(found, driver), who=who, console=console, force=force)
+            revoke_project(found, project)
 
     @app.command("deploys")
     def history(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -233,3 +234,12 @@ def _wait_until_healthy(container: str) -> None:
                 "See docker logs; then run the rotation again.",
             )
         time.sleep(0.5)
+
+
+def revoke_project(installation: Installation, project: str, *, services: Services | None = None) -> None:
+    """Take a project's role, keys and secret files away; its tables and objects stay. Running it again does no harm."""
+    services = services or Services.of(installation)
+    with credentials_lock(installation):
+        database.drop_project(installation, project, psql=services.psql())
+        objectstore.drop_project(installation, project, store=services.store())
+        shutil.rmtree(installation.secrets / "projects" / project, ignore_errors=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -11,7 +13,8 @@ from minio.error import S3Error
 from psycopg2.errors import InsufficientPrivilege
 from services.servers import Servers
 
-from dml_infra import database, objectstore, secrets
+from dml_infra import database, secrets
+from dml_infra.rotation import Services, revoke_project
 from dml_infra.s3check import check_calls
 
 pytestmark = pytest.mark.integration
@@ -121,11 +124,17 @@ def test_provisioning_again_changes_nothing_that_a_project_notices(servers: Serv
         cursor.execute("COMMIT")
 
 
-def test_dropped_project_cannot_sign_in_and_leaves_its_tables(servers: Servers) -> None:
-    database.drop_project(servers.installation, "orders", psql=servers.psql)
-    database.drop_project(servers.installation, "orders", psql=servers.psql)
+def test_removed_project_cannot_sign_in_with_what_it_kept_and_leaves_its_tables(
+    servers: Servers, tmp_path: Path
+) -> None:
+    folder = servers.installation.secrets / "projects/orders"
+    kept = shutil.copytree(folder, tmp_path / "kept")
+    services = Services(psql=lambda: servers.psql, store=lambda: servers.store, restart=lambda names: None)
+    revoke_project(servers.installation, "orders", services=services)
+    revoke_project(servers.installation, "orders", services=services)
     database.drop_project(servers.installation, "dagster", psql=servers.psql)  # not a project
-    objectstore.drop_project(servers.installation, "orders", store=servers.store)
+    assert not folder.exists()
+    shutil.copytree(kept, folder)
     try:
         with (
             pytest.raises(psycopg2.OperationalError, match="password authentication failed"),
