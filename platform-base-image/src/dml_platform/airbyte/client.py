@@ -20,9 +20,9 @@ from typing import Any
 from dml_platform.airbyte.config import AirbyteSource, CommandConnector, resolve_config
 from dml_platform.airbyte.environment import Progress, ensure_connector
 from dml_platform.airbyte.protocol import Listener, make_mask, parse_message
-from dml_platform.airbyte.scratch import scratch_folder
 from dml_platform.core.errors import ConfigError, RetryableError, SourceError
 from dml_platform.core.settings import Settings
+from dml_platform.lake.scratch import scratch_folder
 
 _CHUNK = 1 << 20
 _MAX_LINE = 256 << 20

@@ -22,13 +22,13 @@ from dml_platform.airbyte.commit import Committer
 from dml_platform.airbyte.config import AirbyteSource
 from dml_platform.airbyte.environment import Progress
 from dml_platform.airbyte.protocol import state_document
-from dml_platform.airbyte.scratch import scratch_folder
 from dml_platform.airbyte.segments import Sorter, StreamBuffer, make_buffers
 from dml_platform.core.errors import ConfigError, PermanentError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.settings import Settings
 from dml_platform.lake import Lake
 from dml_platform.lake.datafiles import storage_errors
+from dml_platform.lake.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -16,6 +15,7 @@ from dml_platform.airbyte.catalog import StreamPlan
 from dml_platform.airbyte.segments import Segment
 from dml_platform.core.errors import SourceError
 from dml_platform.lake.engine import quote, quote_name
+from dml_platform.lake.jsontext import convert_text, fields_as_texts, other_fields
 
 _MAX_OBJECT = 16 << 20  # DuckDB's own default
 _SHOWN = 80
@@ -84,54 +84,16 @@ def _read(segment: Segment) -> str:
 def _select(plan: StreamPlan, source: str) -> str:
     """A strict SELECT: a value that does not fit its column raises."""
     names = [name for name, _ in plan.columns]
-    values = "".join(f"{_convert(f'v.{quote_name(n)}', kind)} AS {quote_name(n)}, " for n, kind in plan.columns)
+    values = "".join(f"{convert_text(f'v.{quote_name(n)}', kind)} AS {quote_name(n)}, " for n, kind in plan.columns)
     return (
-        f"SELECT {values}{_extra(names)} AS _extra, make_timestamptz(CAST(emitted_at * 1000 AS BIGINT)) AS _emitted_at "
-        f"FROM (SELECT data, emitted_at, {_shape(plan)} AS v FROM {source} WHERE starts_with(data, '{{'))"
+        f"SELECT {values}{other_fields('data', names)} AS _extra, "
+        "make_timestamptz(CAST(emitted_at * 1000 AS BIGINT)) AS _emitted_at "
+        f"FROM (SELECT data, emitted_at, {_texts(plan)} AS v FROM {source} WHERE starts_with(data, '{{'))"
     )
 
 
-def _shape(plan: StreamPlan) -> str:
-    """The declared fields as a struct of texts."""
-    fields = {name: "JSON" if kind == "JSON" else "VARCHAR" for name, kind in plan.columns}
-    return f"from_json(data, {quote(json.dumps(fields, ensure_ascii=False))})" if fields else "NULL"
-
-
-def _convert(value: str, kind: str) -> str:
-    """SQL that gives a text's value in a column's type, or raises rather than lose a part of it.
-
-    DuckDB's own casts round 1.5 to an integer and cut the time off a date and the offset off a timestamp.
-    """
-    if kind in ("VARCHAR", "JSON"):
-        return f"CAST({value} AS VARCHAR)"
-    cast = f"CAST({value} AS {kind})"
-    if kind == "BIGINT":
-        whole = f"CASE WHEN regexp_full_match({value}, '-?[0-9]+[.]0+') THEN split_part({value}, '.', 1) ELSE 'x' END"
-        return f"CASE WHEN contains({value}, '.') THEN CAST({whole} AS BIGINT) ELSE {cast} END"
-    if kind == "DATE":
-        # A time of day other than midnight does not fit.
-        day = f"CASE WHEN regexp_matches({value}, '^.{{10}}[T ]00:00(:00([.]0+)?)?(Z|[+]00:?00)?$') THEN {value} END"
-        return f"CASE WHEN length({value}) > 10 THEN CAST(coalesce(substr({day}, 1, 10), 'x') AS DATE) ELSE {cast} END"
-    if kind == "TIMESTAMP":
-        # At UTC there is nothing to lose.
-        offset = (
-            f"length({value}) > 16 AND regexp_matches({value}, '[+-][0-9][0-9]:?[0-9][0-9]$') "
-            f"AND NOT regexp_matches({value}, '[+]00:?00$')"
-        )
-        return f"CASE WHEN {offset} THEN CAST('x' || {value} AS TIMESTAMP) ELSE {cast} END"
-    return cast
-
-
-def _extra(names: Sequence[str]) -> str:
-    """SQL that gives the undeclared fields as a JSON text, or null when there are none."""
-    declared = "[" + ", ".join(map(quote, names)) + "]::VARCHAR[]"
-    # A merge patch removes what it sets to null (RFC 7396).
-    patch = quote(json.dumps(dict.fromkeys(names), ensure_ascii=False))
-    keys = "json_keys(data)"
-    return (
-        f"CASE WHEN {keys} = {declared} OR list_has_all({declared}, {keys}) THEN NULL "
-        f"ELSE CAST(json_merge_patch(data, {patch}) AS VARCHAR) END"
-    )
+def _texts(plan: StreamPlan) -> str:
+    return fields_as_texts("data", plan.columns)
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[int, bool]:
@@ -146,7 +108,7 @@ def _parse_leniently(
     """Split a segment into rows that fit and rejects, one line of these for each value that does not."""
     raw, rejects = f"{table}_raw", f"{table}_rejects"
     checks = ", ".join(
-        f"CASE WHEN v.{quote_name(n)} IS NOT NULL AND TRY({_convert(f'v.{quote_name(n)}', kind)}) IS NULL "
+        f"CASE WHEN v.{quote_name(n)} IS NOT NULL AND TRY({convert_text(f'v.{quote_name(n)}', kind)}) IS NULL "
         f"THEN {{'name': {quote(n)}, 'kind': {quote(kind)}, 'value': CAST(v.{quote_name(n)} AS VARCHAR)}} END"
         for n, kind in plan.columns
     )
@@ -164,7 +126,7 @@ def _parse_leniently(
             f"printf('%s is no %s', bad.value[:{_SHOWN}], bad.kind) AS reason, CAST(data AS VARCHAR) AS raw_record, "
             "make_timestamptz(CAST(emitted_at * 1000 AS BIGINT)) AS _emitted_at "
             f"FROM (SELECT number, data, emitted_at, unnest([{checks}]) AS bad FROM "
-            f"(SELECT number, data, emitted_at, {_shape(plan)} AS v FROM {raw})) WHERE bad IS NOT NULL"
+            f"(SELECT number, data, emitted_at, {_texts(plan)} AS v FROM {raw})) WHERE bad IS NOT NULL"
         )
         good = f"(SELECT * FROM {raw} WHERE number NOT IN (SELECT record_number FROM {rejects}))"
         connection.execute(f"CREATE TEMP TABLE {table} AS {_select(plan, good)}")

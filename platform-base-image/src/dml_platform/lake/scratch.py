@@ -13,7 +13,7 @@ import filelock
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.settings import Settings
 
-_PREFIX = "airbyte-"
+_PREFIX = "scratch-"
 _LOCK = ".lock"
 
 
