@@ -129,9 +129,9 @@ def test_tables_of_an_unknown_project_are_refused(dml: Dml) -> None:
 
 
 def test_history_lists_runs_and_passes_over_what_is_no_record(dml: Dml) -> None:
-    home = load_settings().home
-    write_record(home, record(error="bad [/x] file", status="failed"))
-    folder = write_record(home, record(run_id="r2", step="[b]")).parent
+    settings = load_settings()
+    write_record(settings, record(error="bad [/x] file", status="failed"))
+    folder = Path(write_record(settings, record(run_id="r2", step="[b]"))).parent
     (folder / "other.json").write_text('{"a": 1}')
     (folder / "list.json").write_text("[1]")
     (folder / "damaged.json").write_bytes(b"\xff{")

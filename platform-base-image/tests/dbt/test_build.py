@@ -30,7 +30,7 @@ def test_build_publishes_every_mart_and_keeps_a_record(project: Project, shop_la
     assert result.error is None
     assert [s.ref for s in result.published] == [FCT_LATEST, FCT_LOG, FCT_ORDERS]
     assert rows(shop_lake, FCT_ORDERS) == [(1, 500, "Germany"), (2, 700, "France"), (3, 900, "Germany")]
-    [record] = read_records(shop_lake.settings.home, "shop")
+    [record] = read_records(shop_lake.settings, "shop")
     assert record.status == "success"
     assert record.outputs["shop.marts.fct_orders"] == shop_lake.pin(FCT_ORDERS).snapshot_id
     assert record.inputs["shop.raw.web__orders"] == shop_lake.pin("shop.raw.web__orders").snapshot_id

@@ -34,7 +34,7 @@ def test_dbt_build_publishes_and_leaves_a_record(project: Project, shop_lake: La
     assert done.returncode == 0, done.stdout
     assert "Published shop.marts.fct_orders: 3 rows" in done.stdout
     assert shop_lake.published(FCT_ORDERS) is not None
-    [record] = read_records(shop_lake.settings.home, "shop")
+    [record] = read_records(shop_lake.settings, "shop")
     assert (record.status, record.rows["shop.marts.fct_orders"]) == ("success", 3)
 
     # The kept file still has the staging view, so that one test can be run alone.

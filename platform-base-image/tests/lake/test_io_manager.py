@@ -79,7 +79,7 @@ def test_every_kind_of_rows_is_stored(root: Path, local_lake: Lake, value: Any) 
         ("id", "bigint"),
         ("name", "varchar"),
     ]
-    (record,) = read_records(local_lake.settings.home)
+    (record,) = read_records(local_lake.settings)
     assert (record.status, record.rows) == ("success", {SCORES.dotted: 2})
 
 
@@ -134,7 +134,7 @@ def test_failures_are_sentences_and_say_whether_a_retry_helps(root: Path, local_
     assert "its metadata has write_mode 'overwrite'.\nUse one of: table, append, merge." in str(failure.description)
     failure = failure_of(root, asset_of(pa.table({"id": [1, 1]}), write_mode="merge", unique_key="id"))
     assert "1 values occur more than once in its key (id)" in str(failure.description)
-    (record,) = read_records(local_lake.settings.home)
+    (record,) = read_records(local_lake.settings)
     assert record.status == "failed"
 
     @dg.asset(ins={"scores": dg.AssetIn(key=KEY)})

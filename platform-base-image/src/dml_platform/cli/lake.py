@@ -16,9 +16,9 @@ from rich.table import Table
 
 from dml_platform.core.errors import ConfigError, PlatformError
 from dml_platform.core.naming import TableRef
-from dml_platform.core.project import find_projects
-from dml_platform.core.runrecord import read_records
-from dml_platform.lake import Lake, open_lake
+from dml_platform.core.project import find_projects, get_project
+from dml_platform.core.runrecord import read_records, run_files
+from dml_platform.lake import Lake, engine, open_lake
 
 _LIST_TABLES = """
 SELECT database_name || '.' || schema_name || '.' || view_name AS table_name
@@ -101,7 +101,7 @@ def history(console: Console, name: str | None, *, limit: int) -> None:
 
 def _print_runs(console: Console, lake: Lake, *, limit: int) -> None:
     table = Table("run", "step", "status", "started", "seconds", "tables", box=None, padding=(0, 2, 0, 0))
-    for count, record in enumerate(read_records(lake.settings.home)):
+    for count, record in enumerate(read_records(lake.settings, _project_here(lake))):
         if count == limit:
             break
         colour = "green" if record.status == "success" else "red"
@@ -117,7 +117,11 @@ def _print_runs(console: Console, lake: Lake, *, limit: int) -> None:
 
 
 def _open_run(lake: Lake, run_id: str) -> duckdb.DuckDBPyConnection:
-    files = sorted((lake.settings.home / "runs").glob(f"*/{run_id}/*.duckdb"))
+    project = _project_here(lake)
+    files = sorted(str(path) for path in (lake.settings.home / "runs").glob(f"*/{run_id}/*.duckdb"))
+    if not files and project is not None:
+        kept = run_files(lake.settings, project, run_id)
+        files = [kept.address(entry.name) for entry in kept.list() if entry.name.endswith(".duckdb")]
     if not files:
         raise ConfigError(
             f"cannot open run {run_id!r}",
@@ -125,10 +129,15 @@ def _open_run(lake: Lake, run_id: str) -> duckdb.DuckDBPyConnection:
             "'dml history' lists the runs.",
         )
     connection = lake.connect()
-    project = Path(files[0]).parent.parent.name
-    connection.execute(f"ATTACH '{files[0]}' AS {project} (READ_ONLY)")
-    connection.execute(f"USE {project}.marts")
+    name = engine.quote_name(project or Path(files[0]).parent.parent.name)
+    connection.execute(f"ATTACH {engine.quote(files[0])} AS {name} (READ_ONLY)")
+    connection.execute(f"USE {name}.marts")
     return connection
+
+
+def _project_here(lake: Lake) -> str | None:
+    """The one project whose runs are meant: in an object store each keeps its own, and may read no other's."""
+    return get_project().name if lake.settings.is_s3 else None
 
 
 def _view_tables_of(lake: Lake, connection: duckdb.DuckDBPyConnection, query: str) -> None:

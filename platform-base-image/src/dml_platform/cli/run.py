@@ -22,7 +22,7 @@ from dml_platform.core import errors
 from dml_platform.core.errors import ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project, get_project
 from dml_platform.core.runrecord import read_records
-from dml_platform.core.settings import load_settings
+from dml_platform.core.settings import Settings, load_settings
 from dml_platform.lake.reporting import short_run_id
 
 _JOB = "dml_run"
@@ -114,7 +114,7 @@ def _execute(
         raise KeyboardInterrupt
     if not result.success:
         raise _failure_of(result, failed_steps, run_id)
-    _show_outputs(project, console, run_id, settings.home)
+    _show_outputs(project, console, run_id, settings)
     console.print(f"[green]done[/] in {time.monotonic() - started:.1f} s · run {run_id}")
 
 
@@ -221,10 +221,10 @@ def _raised_in_step(class_name: str | None, text: str) -> PlatformError | None:
     return error
 
 
-def _show_outputs(project: Project, console: Console, run_id: str, home: Any) -> None:
+def _show_outputs(project: Project, console: Console, run_id: str, settings: Settings) -> None:
     table = Table("table", "rows", "snapshot", box=None, padding=(0, 2, 0, 0))
     unchanged = 0
-    for record in reversed(list(read_records(home, project.name, run_id))):
+    for record in reversed(list(read_records(settings, project.name, run_id))):
         unchanged += not record.outputs
         for name, snapshot in record.outputs.items():
             table.add_row(name, f"{record.rows.get(name, 0):,}", str(snapshot))

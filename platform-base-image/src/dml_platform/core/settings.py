@@ -85,6 +85,7 @@ class DbtSettings(_Section):
 
     threads: int = Field(default=2, ge=1)
     keep_failed_runs: int = Field(default=5, ge=0, description="private DuckDB files kept per project")
+    keep_failed_mb: int = Field(default=1024, ge=0, description="size up to which the object store takes such a file")
 
 
 class Settings(BaseSettings):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from dml_platform.core.naming import TableRef
@@ -17,6 +18,9 @@ from dml_platform.core.runrecord import RunRecord, read_records
 from dml_platform.dbt.runner import MANIFEST_STAMP, ensure_manifest
 from dml_platform.dbt.session import readable_tables
 from dml_platform.lake import Lake
+
+# A build that is further back costs more to find than to make anew.
+_LOOKED_AT = 400
 
 # SQL whose result may differ although files and inputs are the same. Too many hits only cost a build.
 _VOLATILE = re.compile(
@@ -37,7 +41,7 @@ def find_unchanged(project: Project, lake: Lake, *, step: str = "dbt") -> RunRec
     if any(_VOLATILE.search(code) for code in _code(manifest)):
         return None
     wanted = fingerprint(project, lake)
-    for record in read_records(lake.settings.home, project.name):
+    for record in islice(read_records(lake.settings, project.name), _LOOKED_AT):
         if record.step != step or record.status != "success" or record.details.get("fingerprint") is None:
             continue
         is_good = record.details["fingerprint"] == wanted and all(

@@ -124,7 +124,7 @@ class Plugin(BasePlugin):
             for staged in session.published:
                 logger.info(f"Published {staged.ref}: {staged.rows_total:,} rows, snapshot {staged.snapshot_id}")
         if session.root is not None and config["command"] == "build":
-            write_record(session.lake.settings.home, _record(session, session.root))
+            write_record(session.lake.settings, _record(session, session.root))
 
 
 def _record(session: sessions.Session, root: Path) -> RunRecord:

@@ -24,6 +24,7 @@ from dml_platform import __version__
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_record
+from dml_platform.dbt.postmortem import forget_old_files, keep_database
 from dml_platform.dbt.results import BuildResult, NodeResult, from_event, node_results
 from dml_platform.dbt.session import Session, activate
 from dml_platform.lake import Lake
@@ -123,6 +124,8 @@ def build(
         raise
     nodes = node_results(outcome)
     error = _error_of(session, outcome, nodes, run_id)
+    if error is not None:
+        error = keep_database(lake, project, run_id=run_id, database=session.database, error=error)
     result = BuildResult(
         nodes=nodes,
         published=session.published or [],
@@ -134,10 +137,11 @@ def build(
     if error is None:
         session.database.unlink(missing_ok=True)
         shutil.rmtree(target, ignore_errors=True)
-    elif session.staged:
-        session.step.abandon()
-    _forget_old_files(lake, project)
-    write_record(lake.settings.home, _record(project, lake, run_id, step, started, result, details or {}))
+    else:
+        if session.staged:
+            session.step.abandon()
+        forget_old_files(lake, project, run_id=run_id)
+    write_record(lake.settings, _record(project, lake, run_id, step, started, result, details or {}))
     return result
 
 
@@ -265,17 +269,6 @@ def _record(
         error=str(result.error) if result.error else None,
         details=dict(details),
     )
-
-
-def _forget_old_files(lake: Lake, project: Project) -> None:
-    """Keep the private files of the last failed runs only. A run without a record is still going, or was killed."""
-    records = (lake.settings.home / "runs" / project.name).glob("*/*.json")
-    finished = [record for record in records if record.with_suffix(".duckdb").exists()]
-    finished.sort(key=lambda record: record.stat().st_mtime, reverse=True)
-    for record in finished[lake.settings.dbt.keep_failed_runs :]:
-        for suffix in (".duckdb", ".duckdb.wal"):
-            record.with_suffix(suffix).unlink(missing_ok=True)
-        shutil.rmtree(record.with_suffix(".dbt"), ignore_errors=True)
 
 
 def _one_line(text: str | None) -> str:

@@ -11,6 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from dml_platform.core.errors import ConfigError, SourceError
 from dml_platform.core.naming import TableRef
+from dml_platform.core.runrecord import run_files
 from dml_platform.files.config import FileTable
 from dml_platform.files.csv_reader import plan_csv
 from dml_platform.files.discover import SourceFile
@@ -107,11 +108,9 @@ class Load:
                 self.ref,
                 rows,
                 max_share=self.source.max_rejects_share,
-                report=self.step.settings.home
-                / "runs"
-                / self.ref.project
-                / self.run_id
-                / f"{self.ref.name}__rejects.csv",
+                report=run_files(self.step.settings, self.ref.project, self.run_id).address(
+                    f"{self.ref.name}__rejects.csv"
+                ),
             )
             rejects = count_rejects(self.connection)
             landed.extend(

@@ -41,13 +41,13 @@ def check_share(
     rows: Mapping[str, int],
     *,
     max_share: float,
-    report: Path,
+    report: str,
 ) -> None:
     """Refuse a load in which one file has more rejects than allowed.
 
     Args:
         rows: how many rows of each file did parse; other files are not looked at.
-        report: where all rejects of a refused load are written as CSV.
+        report: file or ``s3://`` address to which all rejects of a refused load are written as CSV.
     Raises:
         TooManyRejectsError: with the worst file's first rejects.
     """
@@ -63,9 +63,10 @@ def check_share(
         f"ORDER BY line_number LIMIT {_SHOWN}",
         [name],
     ).fetchall()
-    report.parent.mkdir(parents=True, exist_ok=True)
+    if "://" not in report:
+        Path(report).parent.mkdir(parents=True, exist_ok=True)
     connection.execute(
-        f"COPY (FROM {REJECTS} ORDER BY source_file, line_number) TO {quote(str(report))} (FORMAT csv, HEADER)"
+        f"COPY (FROM {REJECTS} ORDER BY source_file, line_number) TO {quote(report)} (FORMAT csv, HEADER)"
     )
     lines = "".join(
         f"\n  line {line}{f', column {column}' if column else ''}: {_short(reason)}\n    {_short(raw)}"

@@ -19,6 +19,7 @@ from pyiceberg.table.snapshots import ancestors_of
 
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.naming import LAYERS, TableRef
+from dml_platform.core.project import project_root, read_project
 from dml_platform.core.runrecord import git_commit
 from dml_platform.core.settings import Settings, load_settings
 from dml_platform.lake import catalog as catalogs
@@ -73,6 +74,13 @@ class Lake:
         """Every table of the lake or of one project, published or not."""
         return catalogs.list_tables(self.catalog, project)
 
+    def readable_tables(self) -> list[TableRef]:
+        """What this process may read: on a server the tables of the project around it and the others' marts."""
+        tables = self.tables()
+        root = project_root(self.root) if self.settings.is_s3 else None
+        own = read_project(root) if root else None
+        return [ref for ref in tables if own is None or ref.project == own.name or ref.layer == "marts"]
+
     def pin(self, ref: TableRef | str, *, snapshot_id: int | None = None, branch: str = "main") -> PinnedTable:
         """Fix a table at a snapshot, by default what is published now.
 
@@ -125,13 +133,13 @@ class Lake:
     def create_views(
         self, connection: duckdb.DuckDBPyConnection, refs: Iterable[TableRef] | None = None
     ) -> list[PinnedTable]:
-        """Make published tables (default: all) readable in a connection as ``project.layer.name``.
+        """Make published tables (default: all that may be read) readable in a connection as ``project.layer.name``.
 
         All are pinned as of one moment: a reader sees all tables of a step or none.
 
         Returns: what was pinned; a table that was never published is left out.
         """
-        tables = catalogs.load_tables(self.catalog, self.tables() if refs is None else refs)
+        tables = catalogs.load_tables(self.catalog, self.readable_tables() if refs is None else refs)
         pinned = [pin(ref, table) for ref, table in tables.items() if table is not None]
         pinned = [p for p in pinned if p.snapshot_id is not None]
         for table in pinned:
@@ -147,12 +155,18 @@ class Lake:
         connection = self.connect()
         # DuckDB's get_table_names would say which, but fails on JOIN … USING.
         words = set(re.findall(r"\w+", query.lower()))
-        refs = [ref for ref in self.tables() if words.issuperset(ref.identifier)]
+        named = {".".join(parts) for parts in _TABLE_NAME.findall(query.lower())}
+        readable = set(self.readable_tables())
+        # Others' tables by their full name only: the words of several names may happen to be one more.
+        refs = [
+            ref
+            for ref in self.tables()
+            if words.issuperset(ref.identifier) and (ref in readable or ref.dotted in named)
+        ]
         pinned = {p.ref.dotted for p in self.create_views(connection, refs)}
         try:
             return connection.sql(query)
         except (duckdb.CatalogException, duckdb.BinderException) as error:
-            named = {".".join(parts) for parts in _TABLE_NAME.findall(query.lower())}
             if not (missing := sorted(named - pinned)):
                 raise
             raise ConfigError(

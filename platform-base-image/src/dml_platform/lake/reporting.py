@@ -108,14 +108,11 @@ def recorded(project: Project, lake: Lake, *, run_id: str, step: str) -> Iterato
             details=notes.details,
         )
         try:
-            write_record(lake.settings.home, record)
-        except OSError as problem:
+            write_record(lake.settings, record)
+        except PermanentError as problem:
             if error is None:  # otherwise the block's own error says more
-                raise PermanentError(
-                    f"cannot keep the run record of step {step!r}",
-                    str(problem),
-                    f"Check the free space and the permissions of {lake.settings.home}, then run it again.",
-                ) from problem
+                raise
+            logger.error("%s", problem)
 
 
 def table_metadata(

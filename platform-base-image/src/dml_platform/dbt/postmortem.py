@@ -1,0 +1,70 @@
+"""The private DuckDB files of failed runs: kept for a look with ``dml sql --run``, the last few of a project only."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from pathlib import Path
+
+import duckdb
+
+from dml_platform.core.errors import PlatformError
+from dml_platform.core.project import Project
+from dml_platform.core.runrecord import FILES_AREA, run_files
+from dml_platform.core.storage import open_storage
+from dml_platform.lake import Lake
+
+logger = logging.getLogger(__name__)
+
+
+def keep_database(lake: Lake, project: Project, *, run_id: str, database: Path, error: PlatformError) -> PlatformError:
+    """Put a failed run's file where it outlives the run's container: beside the run records in the object store.
+
+    Returns: the error, which now says where the file is or why it is not kept.
+    """
+    settings = lake.settings
+    if not settings.is_s3:  # it stays where it is
+        return error
+    try:
+        with contextlib.closing(duckdb.connect(str(database))):  # what is in its log comes into the file
+            pass
+        size_mb = database.stat().st_size / 1e6
+        if size_mb > settings.dbt.keep_failed_mb:
+            limit = f"DML_DBT__KEEP_FAILED_MB is {settings.dbt.keep_failed_mb}"
+            return _without_file(error, f"it has {size_mb:,.0f} MB and {limit}")
+        place = run_files(settings, project.name, run_id).upload(database.name, database)
+    except (OSError, duckdb.Error) as problem:
+        return _without_file(error, " ".join(str(problem).split()))
+    finally:
+        database.unlink(missing_ok=True)
+    return type(error)(error.what, error.why, f"{error.fix}\nThat reads {place} and needs the server's settings.")
+
+
+def forget_old_files(lake: Lake, project: Project, *, run_id: str) -> None:
+    """Keep the private files of the last failed runs only. A run without a record is still going, or was killed."""
+    count = lake.settings.dbt.keep_failed_runs
+    if lake.settings.is_s3:
+        files = open_storage(lake.settings, project.name, FILES_AREA)
+        try:
+            found = [entry for entry in files.list(recursive=True) if entry.name.endswith(".duckdb")]
+            # This run's first: an object store's times may be whole seconds.
+            found.sort(key=lambda e: (e.name.startswith(f"{run_id}/"), e.modified_at or 0), reverse=True)
+            for entry in found[count:]:
+                files.delete(entry.name)
+        except OSError as error:  # the next failed run tries again
+            logger.warning("old DuckDB files of failed runs are still there: %s", error)
+        return
+    records = (lake.settings.home / "runs" / project.name).glob("*/*.json")
+    finished = [record for record in records if record.with_suffix(".duckdb").exists()]
+    finished.sort(key=lambda record: record.stat().st_mtime, reverse=True)
+    for record in finished[count:]:
+        for suffix in (".duckdb", ".duckdb.wal"):
+            record.with_suffix(suffix).unlink(missing_ok=True)
+        shutil.rmtree(record.with_suffix(".dbt"), ignore_errors=True)
+
+
+def _without_file(error: PlatformError, reason: str) -> PlatformError:
+    return type(error)(
+        error.what, error.why, f"Correct it and run again; the run's DuckDB file could not be kept: {reason}."
+    )
