@@ -131,9 +131,12 @@ class Core:
         )
 
     def logs(self, host: str, lines: int = 40) -> str:
-        """Last lines of a container, without colours."""
-        text = engine.docker_text("logs", "--tail", str(lines), host)
-        return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
+        """Last lines of a container, without colours; of long ones without the frames of traces, which hide the cause."""
+        text = re.sub(r"\x1b\[[0-9;]*m", "", engine.docker_text("logs", "--tail", str(10 * lines), host))
+        found = text.strip().splitlines()
+        if len(found) > lines:
+            found = [line for line in found if line.strip() and not line.startswith((" ", "\t"))]
+        return "\n".join(found[-lines:])
 
     def restart(self, host: str) -> None:
         """Start a container again."""
