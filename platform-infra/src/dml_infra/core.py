@@ -131,7 +131,7 @@ class Core:
         )
 
     def logs(self, host: str, lines: int = 40) -> str:
-        """Last lines of a container, without colours; of long ones without the frames of traces, which hide the cause."""
+        """Last lines of a container, without colours; without the frames of long traces, which hide the cause."""
         text = re.sub(r"\x1b\[[0-9;]*m", "", engine.docker_text("logs", "--tail", str(10 * lines), host))
         found = text.strip().splitlines()
         if len(found) > lines:
