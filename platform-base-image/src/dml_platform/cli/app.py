@@ -168,6 +168,23 @@ def history(
 
 
 @app.command()
+def report(
+    project: ProjectOption = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the page.")] = None,
+    document: Annotated[
+        Path | None, typer.Option(help="A catalogue document to draw instead of looking at the lake.")
+    ] = None,
+    open_page: Annotated[
+        bool | None, typer.Option("--open/--no-open", help="Show it in a browser; default: where there is a screen.")
+    ] = None,
+) -> None:
+    """Write one page that explains every table, test, run and number, and open it. It needs no server."""
+    from dml_platform.cli import report as reports
+
+    reports.report(console, project, output=output, document_file=document, open_page=open_page)
+
+
+@app.command()
 def doctor(
     settings: Annotated[bool, typer.Option("--settings", help="List every variable that is read.")] = False,
 ) -> None:
