@@ -1,0 +1,109 @@
+"""Compiled SQL of a project's models, kept beside the lake: what lineage reads, and what a person wants to see.
+
+`dbt parse` compiles nothing and a build only what was selected. So each build leaves what it compiled, and what is still
+missing is compiled once, without running anything, until a dbt file changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dml_platform.core.errors import ConfigError
+from dml_platform.core.project import Project
+from dml_platform.dbt.results import NodeResult
+from dml_platform.dbt.session import Session, activate
+from dml_platform.lake import Lake
+
+_KINDS = ("model", "snapshot")
+
+
+def ensure_compiled(project: Project, lake: Lake) -> dict[str, str]:
+    """Compiled SQL of every SQL model, by unique id.
+
+    What a build compiled comes first: macros that look into the data (``dbt_utils.get_column_values``) saw it there.
+
+    Raises:
+        ConfigError: dbt cannot parse or compile the project, in its own words.
+    """
+    from dml_platform.dbt.runner import MANIFEST_STAMP, ensure_manifest  # which keeps what it builds here
+
+    manifest_path = ensure_manifest(project)
+    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    wanted = {
+        key
+        for key, node in manifest["nodes"].items()
+        if node["resource_type"] in _KINDS and node.get("language", "sql") == "sql"
+    }
+    stamp = manifest_path.with_name(MANIFEST_STAMP).read_text(encoding="utf-8")
+    known = _read(lake, project, stamp)
+    if wanted - known.keys():
+        known = {**_compile(project, lake), **known}
+        _write(lake, project, stamp, known)
+    return {key: known[key] for key in sorted(wanted & known.keys())}
+
+
+def keep_compiled(lake: Lake, project: Project, nodes: Iterable[NodeResult]) -> None:
+    """Keep what a build compiled, beside what is known of the same files."""
+    from dml_platform.dbt.runner import MANIFEST_STAMP, target_dir
+
+    stamp = (target_dir(project) / MANIFEST_STAMP).read_text(encoding="utf-8")
+    known = _read(lake, project, stamp)
+    built = {node.unique_id: node.sql for node in nodes if node.resource_type in _KINDS and node.sql}
+    if any(known.get(key) != sql for key, sql in built.items()):
+        _write(lake, project, stamp, {**known, **built})
+
+
+def _compile(project: Project, lake: Lake) -> dict[str, str]:
+    from dml_platform.dbt.runner import _invoke as invoke
+
+    run_id = f"compile{uuid.uuid4().hex[:8]}"
+    lake.settings.temp_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="compile-", dir=lake.settings.temp_dir) as folder:
+        session = Session(
+            lake=lake,
+            project=project.name,
+            step=lake.step(run_id, "compile"),
+            database=Path(folder) / "compile.duckdb",
+        )
+        with activate(session):
+            outcome = invoke(["compile", "--quiet", "--no-write-json"], project, target=Path(folder) / "target")
+    found = {}
+    for result in getattr(outcome.result, "results", None) or []:
+        node = result.node
+        if str(node.resource_type) in _KINDS and (sql := getattr(node, "compiled_code", None)):
+            found[node.unique_id] = sql
+    if not found and not outcome.success:
+        reason = str(session.error or outcome.exception or "dbt gave no reason").strip()
+        raise ConfigError(
+            f"cannot compile the dbt project in {project.dbt_dir}",
+            reason,
+            "Correct the file; 'dbt compile' shows it again.",
+        )
+    return found
+
+
+def _path(lake: Lake, project: Project) -> Path:
+    return lake.settings.home / "compiled" / f"{project.name}.json"
+
+
+def _read(lake: Lake, project: Project, stamp: str) -> dict[str, str]:
+    try:
+        kept: dict[str, Any] = json.loads(_path(lake, project).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or cut short: it is only kept to save time
+        return {}
+    nodes = kept.get("nodes") if kept.get("stamp") == stamp else None
+    return dict(nodes) if isinstance(nodes, dict) else {}
+
+
+def _write(lake: Lake, project: Project, stamp: str, nodes: Mapping[str, str]) -> None:
+    path = _path(lake, project)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(json.dumps({"stamp": stamp, "nodes": dict(sorted(nodes.items()))}), encoding="utf-8")
+    partial.replace(path)
