@@ -199,3 +199,16 @@ def test_snapshots_carry_the_commit_of_the_projects_folder(
     materialize(root, asset_of(pa.table({"id": [1]})))
     assert next(local_lake.history(SCORES)).summary["git_commit"] == commit
     assert LakeResource(project_root=str(root)).lake.root == root
+
+
+def test_the_record_says_which_snapshots_a_step_was_given(root: Path, local_lake: Lake) -> None:
+    materialize(root, asset_of(pa.table({"id": [1]})))
+    given = local_lake.pin(SCORES).snapshot_id
+
+    @dg.asset(key=dg.AssetKey(["sales", "marts", "sums"]), ins={"scores": dg.AssetIn(key=KEY)})
+    def sums(scores: pd.DataFrame) -> pd.DataFrame:
+        return scores.agg({"id": ["sum"]})
+
+    materialize(root, sums, asset_of(pa.table({"id": [2]})), selection=[sums])
+    record = next(r for r in read_records(local_lake.settings, "sales") if r.step == "sums")
+    assert record.inputs == {SCORES.dotted: given}

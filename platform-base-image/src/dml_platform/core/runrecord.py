@@ -35,7 +35,8 @@ class RunRecord:
     """One step of one run.
 
     ``inputs`` and ``outputs`` map table names to snapshot ids; ``rows`` counts what was written per table;
-    ``started_at`` is ISO 8601 in UTC.
+    ``started_at`` is ISO 8601 in UTC; ``dvc`` maps the files that DVC tracks to their hashes; ``platform`` is the
+    version of this package.
     """
 
     project: str
@@ -51,6 +52,8 @@ class RunRecord:
     rows: dict[str, int] = field(default_factory=dict)
     error: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    dvc: dict[str, str] = field(default_factory=dict)
+    platform: str | None = None
 
 
 def write_record(settings: Settings, record: RunRecord) -> str:

@@ -17,6 +17,8 @@ from dbt.adapters.duckdb.utils import TargetConfig
 from dbt.adapters.events.logging import AdapterLogger
 from dbt_common.exceptions import DbtRuntimeError
 
+from dml_platform import __version__
+from dml_platform.core.dvcfiles import read_hashes
 from dml_platform.core.errors import PlatformError
 from dml_platform.core.naming import LAYERS, TableRef
 from dml_platform.core.runrecord import RunRecord, git_commit, write_record
@@ -143,6 +145,8 @@ def _record(session: sessions.Session, root: Path) -> RunRecord:
         outputs={s.ref.dotted: s.snapshot_id for s in published},
         rows={s.ref.dotted: s.rows_total for s in published},
         error=session.held_back,
+        dvc=read_hashes(root),
+        platform=__version__,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from dml_platform import __version__
+from dml_platform.core.dvcfiles import read_hashes
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_record
@@ -141,7 +142,9 @@ def build(
         if session.staged:
             session.step.abandon()
         forget_old_files(lake, project, run_id=run_id)
-    write_record(lake.settings, _record(project, lake, run_id, step, started, result, details or {}))
+    # What `dml reproduce` has to say to dbt again.
+    asked = {"select": list(select), "full_refresh": full_refresh}
+    write_record(lake.settings, _record(project, lake, run_id, step, started, result, {**asked, **(details or {})}))
     return result
 
 
@@ -268,6 +271,8 @@ def _record(
         rows={s.ref.dotted: s.rows_total for s in result.published},
         error=str(result.error) if result.error else None,
         details=dict(details),
+        dvc=read_hashes(project.root),
+        platform=__version__,
     )
 
 

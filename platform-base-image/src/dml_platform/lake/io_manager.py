@@ -17,12 +17,14 @@ import dagster as dg
 import duckdb
 import pandas as pd
 import pyarrow as pa
+from pydantic import PrivateAttr
 
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import get_project
 from dml_platform.core.settings import load_settings
 from dml_platform.lake.client import Lake
+from dml_platform.lake.read import create_view
 from dml_platform.lake.reporting import failures, recorded, short_run_id, table_metadata
 from dml_platform.lake.write import Mode, Step
 
@@ -36,6 +38,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
     """
 
     project_root: str
+    # By run and step: what the step's parameters were read from, for its record.
+    _inputs: dict[tuple[str, str], dict[str, int]] = PrivateAttr(default_factory=dict)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write and publish what an asset returned; None means that it wrote its table itself."""
@@ -57,6 +61,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
                 except BaseException:
                     _abandon(step)
                     raise
+                notes.inputs.update(self._inputs.pop((context.run_id, context.step_key), {}))
                 notes.outputs[ref.dotted] = staged.snapshot_id
                 notes.rows[ref.dotted] = staged.rows_total
             pinned = lake.pin(ref, snapshot_id=staged.snapshot_id)
@@ -75,7 +80,18 @@ class LakeIOManager(dg.ConfigurableIOManager):
                     f"the parameter is annotated with {wanted!r}",
                     "Use pandas.DataFrame, pyarrow.Table, pyarrow.RecordBatchReader or duckdb.DuckDBPyRelation.",
                 )
-            relation = self._lake().sql(f"SELECT * FROM {ref.sql}")
+            lake = self._lake()
+            pinned = lake.published(ref)
+            if pinned is None:
+                raise ConfigError(
+                    f"cannot read {ref.dotted!r}", "the lake has no such published table", "Run what makes it first."
+                )
+            connection = lake.connect()
+            create_view(connection, pinned)
+            relation = connection.sql(f"SELECT * FROM {ref.sql}")
+            step = context.step_context
+            assert pinned.snapshot_id is not None
+            self._inputs.setdefault((step.run_id, step.step.key), {})[ref.dotted] = pinned.snapshot_id
         return _READERS[duckdb.DuckDBPyRelation if wanted is Any else wanted](relation)
 
     def _lake(self) -> Lake:

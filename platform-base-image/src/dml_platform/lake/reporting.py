@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Union
 import dagster as dg
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+from dml_platform import __version__
+from dml_platform.core.dvcfiles import read_hashes
 from dml_platform.core.errors import PermanentError, PlatformError
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_record
@@ -106,6 +108,8 @@ def recorded(project: Project, lake: Lake, *, run_id: str, step: str) -> Iterato
             rows=notes.rows,
             error=error,
             details=notes.details,
+            dvc=read_hashes(project.root),
+            platform=__version__,
         )
         try:
             write_record(lake.settings, record)
