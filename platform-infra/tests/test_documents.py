@@ -124,6 +124,8 @@ def test_every_variable_of_a_runbook_is_set_in_it() -> None:
             used = set(re.findall(r"\$\{?([A-Z_]+)", block.text))
             if not block.how.startswith("not-run"):
                 assert used <= given, f"{block.name}: {sorted(used - given)}"
+        text = "".join(block.text for block in found if block.how != "set")
+        assert {name for name in given - {"PATH", "PWD"} if f"${name}" not in text} == set(), document.name
 
 
 def test_the_readme_names_every_service_and_every_command() -> None:
