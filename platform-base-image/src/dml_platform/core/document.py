@@ -118,6 +118,9 @@ class ColumnEdge(_Part):
     """A column is made from another. ``via`` says how.
 
     ``unknown``: the table is read, but which of its columns go in could not be derived; ``source_column`` is then None.
+    It is also None, with ``transform``, for what is made of a table's rows as such: ``count(*)``.
+    ``target_column`` is ``"*"`` where it is about all columns: ``filter``, what decides which rows there are, and
+    ``unknown`` where not even the columns of the target are known.
     """
 
     source: str
