@@ -7,7 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 here=$PWD
 suite=${STANDIN_SUITE:-trixie}
-mirror=${STANDIN_MIRROR:-$(apt-get indextargets)}
+# This machine's own source of Debian packages; where it has none, debootstrap's.
+mirror=${STANDIN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' 2>/dev/null | head -n 1)}
 cache=${STANDIN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dml/standins}
 minio=v0.0.0-20250907161309-07c3a429bfed # RELEASE.2025-09-07T16-13-09Z, the last that was published
 
@@ -31,7 +32,7 @@ base=dml-standin-debian:$suite
 if [ "$(label "$base" standin.base)" != "$suite" ]; then
   folder=$(mktemp -d "$cache/debootstrap.XXXX")
   trap 'rm -rf "$folder"' EXIT
-  debootstrap --variant=minbase --include=ca-certificates,curl,wget "$suite" "$folder" "$mirror" >"$cache/debootstrap.log" ||
+  debootstrap --variant=minbase --include=ca-certificates,curl,wget "$suite" "$folder" ${mirror:+"$mirror"} >"$cache/debootstrap.log" ||
     { tail -5 "$cache/debootstrap.log" >&2; exit 1; }
   chmod 755 "$folder"
   # A mirror under load drops a connection now and then.
