@@ -8,7 +8,8 @@ cd "$(dirname "$0")"
 here=$PWD
 suite=${STANDIN_SUITE:-trixie}
 # This machine's own source of Debian packages; where it has none, debootstrap's.
-mirror=${STANDIN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' 2>/dev/null | head -n 1)}
+# shellcheck disable=SC2016 # apt's own placeholder
+mirror=${STANDIN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' 2>/dev/null | sed -n 1p)}
 cache=${STANDIN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dml/standins}
 minio=v0.0.0-20250907161309-07c3a429bfed # RELEASE.2025-09-07T16-13-09Z, the last that was published
 
