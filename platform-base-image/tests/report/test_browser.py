@@ -64,7 +64,7 @@ def test_failing_rows_query_and_history_of_a_test(open_report: Open) -> None:
 
 def test_a_column_is_followed_up_and_down_and_what_is_unknown_is_said(open_report: Open) -> None:
     page = open_report(sales_document(), "#/lineage")
-    page.locator("svg.graph").get_by_role("link", name=re.compile("^staging.stg_cdnow__purchases")).click()
+    page.locator("svg.graph").get_by_role("link", name=re.compile("^stg_cdnow__purchases staging model")).click()
     page.get_by_role("link", name="stg_cdnow__purchases.amount_cents").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("stg_cdnow__purchases . amount_cents")
     shown = page.locator("svg.graph .box").evaluate_all("boxes => boxes.map(box => box.dataset.name).sort()")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import webbrowser
@@ -77,7 +78,8 @@ def write_page(page: str, path: Path) -> Path:
         partial.write_text(page, encoding="utf-8", newline="\n")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be no folder
+            partial.unlink(missing_ok=True)
         raise PermanentError(
             f"cannot write the report to {path}",
             error.strerror or str(error),

@@ -4,9 +4,8 @@ On a laptop a file of the state folder, on a server ``<warehouse>/<project>/_rep
 holds up a publish: it only reads, comes after everything else and is retried alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -46,7 +45,7 @@ def build_report_asset(
     project: Project,
     *,
     build: Callable[[Project, Lake], Document],
-    deps: Sequence[dg.CoercibleToAssetDep] = (),
+    deps: Sequence[Any] = (),
     owner: str | None = None,
 ) -> dg.AssetsDefinition:
     """The asset ``<project>/report``.

@@ -57,15 +57,15 @@ function curve(from, bends, to) {
 function drawBox(name, box, { x, y, width, height }, isFocus) {
   const part = D.nodes.get(name);
   const state = worst(part.tests);
-  const words = `${shortName(name)}, ${kindName(part)}${state === "none" ? "" : `, tests: ${WORDS[state]}`}`;
+  const words = `${lastName(name)} ${kindName(part)}${state === "none" ? "" : `, tests: ${WORDS[state]}`}`;
   const group = s("g", { class: `box ${part.kind} ${isFocus ? "focus" : ""} ${box.state || ""}`, "data-name": name, transform: `translate(${x} ${y})` },
+    s("title", {}, `${name}\n${words}`),
     s("rect", { class: "body", width, height, rx: 6 }),
     s("a", { href: route("lineage", name), "aria-label": words, "aria-current": isFocus ? "true" : null },
-      s("title", {}, `${name}\n${words}`),
       s("rect", { class: "head", width, height: BOX.head, rx: 6 }),
       s("rect", { class: "stripe", width: 5, height: BOX.head, rx: 2 }),
-      s("text", { x: 14, y: 17, class: "name" }, clip(lastName(name), 24)),
-      s("text", { x: 14, y: 32, class: "kind" }, clip(kindName(part), 28)),
+      s("text", { x: 14, y: 17, class: "name", "aria-hidden": "true" }, clip(lastName(name), 24)),
+      s("text", { x: 14, y: 32, class: "kind", "aria-hidden": "true" }, clip(kindName(part), 28)),
       RANK[state] > RANK.pass && s("svg", { x: width - 24, y: 12, width: 16, height: 16, viewBox: "0 0 16 16", class: `icon ${LOOK[state]}` }, s("path", { d: SHAPES[LOOK[state]] }))));
   box.columns.forEach((column, row) => {
     const top = BOX.head + row * BOX.column;
@@ -103,8 +103,8 @@ function graphPane(drawn) {
     toCentre();
   });
   return h("div", { class: "drawing" }, h("div", { class: "above" }, legend(), h("div", { class: "tools" },
-    button("Larger", "+", () => zoom * 1.25), button("Smaller", "−", () => zoom / 1.25),
-    button("Show the whole drawing", "Whole", fit), button("Full size", "1 : 1", () => 1))), pane);
+    button("+ larger", "+", () => zoom * 1.25), button("− smaller", "−", () => zoom / 1.25),
+    button("Whole drawing", "Whole", fit), button("1 : 1, full size", "1 : 1", () => 1))), pane);
 }
 
 function dragToScroll(pane) {

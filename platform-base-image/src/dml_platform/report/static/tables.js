@@ -35,8 +35,8 @@ function freshnessView() {
   const free = rows.filter((row) => row.limit === null && row.table.published_at);
   return [h("h1", { tabindex: "-1" }, "Freshness"),
     h("p", { class: "lead" }, `How old the newest data of each table was when this report was written, ${time(D.now)}, against the age that its owners allow.`),
-    section("Tables with a limit", limited.length ? grid("Freshness", ["Table", "State", "Age and limit", "", "Newest data", "Owner"], limited.map((row) => [
-      nodeLink(row.table.name), badge(row.state), `${row.age === null ? "unknown" : span(row.age * 3600)} of ${span(row.limit * 3600)}`, ageBar(row), when(row.at), ownerLink(row.table.owner || D.owner),
+    section("Tables with a limit", limited.length ? grid("Freshness", ["Table", "State", "Age and limit", "Newest data", "Owner"], limited.map((row) => [
+      nodeLink(row.table.name), badge(row.state), [ageBar(row), ` ${row.age === null ? "unknown" : span(row.age * 3600)} of ${span(row.limit * 3600)}`], when(row.at), ownerLink(row.table.owner || D.owner),
     ])) : note("No table has a limit. In dbt it is a source's freshness.")),
     free.length ? section("Published tables without a limit", grid("Tables without a limit", ["Table", "Published", "Newest data"], free.map((row) => [
       nodeLink(row.table.name), [when(seconds(row.table.published_at)), " ", h("span", { class: "soft" }, ago(seconds(row.table.published_at)))], row.at === null ? "not measured" : when(row.at),
