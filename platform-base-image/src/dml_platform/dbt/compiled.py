@@ -1,13 +1,13 @@
 """Compiled SQL of a project's models, kept beside the lake: what lineage reads, and what a person wants to see.
 
-`dbt parse` compiles nothing and a build only what was selected. So each build leaves what it compiled, and what is still
-missing is compiled once, without running anything, until a dbt file changes.
+`dbt parse` compiles nothing and a build only what was selected. So each build leaves what it compiled, and what is
+still missing is compiled once, without running anything, until a dbt file changes.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import logging
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
@@ -16,15 +16,19 @@ from typing import Any
 
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import Project
+from dml_platform.core.storage import open_storage
 from dml_platform.dbt.results import NodeResult
 from dml_platform.dbt.session import Session, activate
 from dml_platform.lake import Lake
 
+logger = logging.getLogger(__name__)
+
 _KINDS = ("model", "snapshot")
+_AREA, _NAME = "catalog", "compiled.json"
 
 
 def ensure_compiled(project: Project, lake: Lake) -> dict[str, str]:
-    """Compiled SQL of every SQL model, by unique id.
+    """Compiled SQL of every SQL model, and of tests as far as they were compiled, by unique id.
 
     What a build compiled comes first: macros that look into the data (``dbt_utils.get_column_values``) saw it there.
 
@@ -43,9 +47,9 @@ def ensure_compiled(project: Project, lake: Lake) -> dict[str, str]:
     stamp = manifest_path.with_name(MANIFEST_STAMP).read_text(encoding="utf-8")
     known = _read(lake, project, stamp)
     if wanted - known.keys():
-        known = {**_compile(project, lake), **known}
+        known = {**compile_models(project, lake), **known}
         _write(lake, project, stamp, known)
-    return {key: known[key] for key in sorted(wanted & known.keys())}
+    return known
 
 
 def keep_compiled(lake: Lake, project: Project, nodes: Iterable[NodeResult]) -> None:
@@ -54,12 +58,17 @@ def keep_compiled(lake: Lake, project: Project, nodes: Iterable[NodeResult]) -> 
 
     stamp = (target_dir(project) / MANIFEST_STAMP).read_text(encoding="utf-8")
     known = _read(lake, project, stamp)
-    built = {node.unique_id: node.sql for node in nodes if node.resource_type in _KINDS and node.sql}
+    built = {node.unique_id: node.sql for node in nodes if node.sql}
     if any(known.get(key) != sql for key, sql in built.items()):
         _write(lake, project, stamp, {**known, **built})
 
 
-def _compile(project: Project, lake: Lake) -> dict[str, str]:
+def compile_models(project: Project, lake: Lake) -> dict[str, str]:
+    """Compile now, without running or keeping anything; by unique id.
+
+    Raises:
+        ConfigError: dbt cannot compile the project, in its own words.
+    """
     from dml_platform.dbt.runner import _invoke as invoke
 
     run_id = f"compile{uuid.uuid4().hex[:8]}"
@@ -76,7 +85,7 @@ def _compile(project: Project, lake: Lake) -> dict[str, str]:
     found = {}
     for result in getattr(outcome.result, "results", None) or []:
         node = result.node
-        if str(node.resource_type) in _KINDS and (sql := getattr(node, "compiled_code", None)):
+        if sql := getattr(node, "compiled_code", None):
             found[node.unique_id] = sql
     if not found and not outcome.success:
         reason = str(session.error or outcome.exception or "dbt gave no reason").strip()
@@ -88,13 +97,9 @@ def _compile(project: Project, lake: Lake) -> dict[str, str]:
     return found
 
 
-def _path(lake: Lake, project: Project) -> Path:
-    return lake.settings.home / "compiled" / f"{project.name}.json"
-
-
 def _read(lake: Lake, project: Project, stamp: str) -> dict[str, str]:
     try:
-        kept: dict[str, Any] = json.loads(_path(lake, project).read_text(encoding="utf-8"))
+        kept: dict[str, Any] = json.loads(open_storage(lake.settings, project.name, _AREA).read(_NAME) or b"{}")
     except (OSError, ValueError):  # none yet, or cut short: it is only kept to save time
         return {}
     nodes = kept.get("nodes") if kept.get("stamp") == stamp else None
@@ -102,8 +107,8 @@ def _read(lake: Lake, project: Project, stamp: str) -> dict[str, str]:
 
 
 def _write(lake: Lake, project: Project, stamp: str, nodes: Mapping[str, str]) -> None:
-    path = _path(lake, project)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps({"stamp": stamp, "nodes": dict(sorted(nodes.items()))}), encoding="utf-8")
-    partial.replace(path)
+    content = json.dumps({"stamp": stamp, "nodes": dict(sorted(nodes.items()))}).encode()
+    try:
+        open_storage(lake.settings, project.name, _AREA).write(_NAME, content)
+    except OSError as error:  # a build is no worse for it
+        logger.warning("the compiled SQL of project %r could not be kept: %s", project.name, error)

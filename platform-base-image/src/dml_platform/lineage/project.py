@@ -69,6 +69,9 @@ def trace_project(
         else:
             try:
                 traced = trace(sql, catalog)
+                if name.lower() in sql.replace('"', "").lower():  # an incremental model reads itself
+                    catalog.add_traced(name, traced.relation)
+                    traced = trace(sql, catalog)
             except QueryError as error:
                 found.notices.append(f"{name}: its SQL could not be read ({error}), so its columns are not traced.")
             else:

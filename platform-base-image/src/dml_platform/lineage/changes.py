@@ -1,0 +1,80 @@
+"""What changed between two versions of a project's columns, by their traced lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from dml_platform.core.document import ColumnEdge
+from dml_platform.lineage.columns import ALL
+from dml_platform.lineage.project import Lineage
+
+What = Literal["removed", "changed", "added"]
+
+
+@dataclass(frozen=True, order=True)
+class Change:
+    """One column, or with ``column`` None a whole table, that is not what it was. ``why`` says how that is known."""
+
+    table: str
+    column: str | None
+    what: What
+    why: str = ""
+
+
+def compare(
+    before: Lineage, after: Lineage, *, sql_before: Mapping[str, str], sql_after: Mapping[str, str]
+) -> list[Change]:
+    """Tables and columns that were removed, added or are made of something else.
+
+    Args:
+        sql_before: compiled SQL by table name, to notice a change of an expression over the same columns.
+    """
+    found: list[Change] = []
+    for table in sorted(before.columns.keys() | after.columns.keys()):
+        if table not in after.columns:
+            found.append(Change(table, None, "removed"))
+        elif table not in before.columns:
+            found.append(Change(table, None, "added"))
+        else:
+            found += _columns(table, before, after)
+            if sql_before.get(table) != sql_after.get(table) and not any(c.table == table for c in found):
+                found.append(Change(table, None, "changed", "its SQL changed over the same columns"))
+    return found
+
+
+def _columns(table: str, before: Lineage, after: Lineage) -> list[Change]:
+    old = {name.lower(): name for name in before.columns[table]}
+    new = {name.lower(): name for name in after.columns[table]}
+    found = [Change(table, old[key], "removed") for key in old if key not in new]
+    found += [Change(table, new[key], "added") for key in new if key not in old]
+    was, now = _made_of(table, before), _made_of(table, after)
+    for key in old.keys() & new.keys():
+        if was.get(key) != now.get(key):
+            found.append(Change(table, new[key], "changed", _difference(was.get(key), now.get(key))))
+        elif before.columns[table][old[key]] != after.columns[table][new[key]]:
+            kinds = f"{before.columns[table][old[key]]}, now {after.columns[table][new[key]]}"
+            found.append(Change(table, new[key], "changed", f"its type was {kinds}"))
+    if was.get(ALL) != now.get(ALL):
+        found.append(Change(table, None, "changed", "other columns decide which rows there are"))
+    return sorted(found, key=lambda c: (c.column or "", c.what))
+
+
+def _made_of(table: str, lineage: Lineage) -> dict[str, set[tuple[str, str | None, str]]]:
+    made: dict[str, set[tuple[str, str | None, str]]] = {}
+    for edge in lineage.edges:
+        if edge.target == table:
+            made.setdefault(edge.target_column.lower(), set()).add(_key(edge))
+    return made
+
+
+def _key(edge: ColumnEdge) -> tuple[str, str | None, str]:
+    return edge.source.lower(), edge.source_column.lower() if edge.source_column else None, edge.via
+
+
+def _difference(was: set[tuple[str, str | None, str]] | None, now: set[tuple[str, str | None, str]] | None) -> str:
+    def names(edges: set[tuple[str, str | None, str]]) -> str:
+        return ", ".join(sorted(f"{t}.{c}" if c else t for t, c, _ in edges)) or "nothing"
+
+    return f"was made of {names(was or set())}, now of {names(now or set())}"
