@@ -185,6 +185,63 @@ def report(
 
 
 @app.command()
+def impact(
+    subject: Annotated[
+        str | None, typer.Argument(help="A model, table, table.column or the path of a file; or else --changed.")
+    ] = None,
+    project: ProjectOption = None,
+    changed: Annotated[bool, typer.Option("--changed", help="What the working tree changes since --base.")] = False,
+    base: Annotated[str, typer.Option("--base", help="Branch, tag or commit to compare with.")] = "origin/main",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="For a comment on a pull request.")] = False,
+) -> None:
+    """Say what breaks downstream of a table, column or file, and who owns it."""
+    from dml_platform.cli import impact as impacts
+
+    impacts.impact(console, subject, project=project, changed=changed, base=base, as_json=as_json, markdown=markdown)
+
+
+catalog_app = typer.Typer(no_args_is_help=True, help="What is known of a project: tables, tests, lineage, runs.")
+app.add_typer(catalog_app, name="catalog")
+
+
+@catalog_app.command("show")
+def catalog_show(
+    project: ProjectOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole document.")] = False,
+) -> None:
+    """Show the document that the last run wrote, in short."""
+    from dml_platform.cli import catalog
+
+    catalog.show(console, project, as_json=as_json)
+
+
+@catalog_app.command("write")
+def catalog_write(project: ProjectOption = None) -> None:
+    """Write the document anew, as after a run."""
+    from dml_platform.cli import catalog
+
+    catalog.write(console, project)
+
+
+# All words after it are DVC's, its options and --help included.
+@app.command(
+    "dvc",
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": [],
+    },
+)
+def run_dvc(context: typer.Context) -> None:
+    """Check the files that DVC tracks (`dml dvc check`), or give DVC a command (`dml dvc repro`)."""
+    from dml_platform.cli import dvc
+
+    raise typer.Exit(dvc.run(context.args, console, errors))
+
+
+@app.command()
 def doctor(
     settings: Annotated[bool, typer.Option("--settings", help="List every variable that is read.")] = False,
 ) -> None:
