@@ -95,11 +95,14 @@ def run(
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Replace rows and columns of dbt's tables and of selected sources.")
     ] = False,
+    alert: Annotated[
+        bool, typer.Option("--alert", help="Send the project's alerts of this run; without it nobody is told.")
+    ] = False,
 ) -> None:
     """Run the project's pipeline: ingest, land, transform, test, publish."""
     from dml_platform.cli import run as runs
 
-    runs.run(project, console, select=select, force=force, full_refresh=full_refresh)
+    runs.run(project, console, select=select, force=force, full_refresh=full_refresh, alert=alert)
 
 
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -165,6 +168,26 @@ def history(
     from dml_platform.cli import lake
 
     lake.history(console, table, limit=limit)
+
+
+alerts_app = typer.Typer(no_args_is_help=True, help="Try the channels of alerts; see what is wrong and what waits.")
+app.add_typer(alerts_app, name="alerts")
+
+
+@alerts_app.command("test")
+def alerts_test(project: ProjectOption = None) -> None:
+    """Send a test message to every channel and say what happened."""
+    from dml_platform.cli import alerts
+
+    alerts.send_test(project, console)
+
+
+@alerts_app.command("show")
+def alerts_show(project: ProjectOption = None) -> None:
+    """List what is wrong, and what each channel still has to take."""
+    from dml_platform.cli import alerts
+
+    alerts.show(project, console)
 
 
 @app.command()

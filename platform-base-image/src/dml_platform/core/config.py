@@ -19,16 +19,34 @@ class SettingsDefaults(BaseModel):
     duckdb: dict[str, Any] = {}
     airbyte: dict[str, Any] = {}
     dbt: dict[str, Any] = {}
+    dvc: dict[str, Any] = {}
+
+
+class FigureConfig(BaseModel):
+    """A key figure of a published table: ``x`` and ``y`` are SQL, ``y`` may aggregate, e.g. ``sum(revenue_cents)``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    table: str
+    x: str
+    y: str
+    title: str
+    unit: str = ""
 
 
 class ProjectConfig(BaseModel):
-    """One project's own words about itself. ``owner`` is an e-mail address or ``team:<name>``."""
+    """One project's own words about itself. ``owner`` is an e-mail address or ``team:<name>``.
+
+    ``alerts`` is read by the package of that name.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     owner: str | None = None
     description: str | None = None
     settings: SettingsDefaults = SettingsDefaults()
+    figures: tuple[FigureConfig, ...] = ()
+    alerts: dict[str, Any] | None = None
 
 
 def load_project_config(project_root: Path) -> ProjectConfig:

@@ -72,12 +72,26 @@ class DuckDBSettings(_Section):
 
 
 class AirbyteSettings(_Section):
-    """How connector programs are installed and run."""
+    """How connector programs are installed and run; and where a self-hosted Airbyte is, for profile ``server``.
+
+    The client's secret is in the environment, or in a file that can be replaced while processes live.
+    """
 
     cache_dir: Folder = Field(default=Path("~/.cache/dml/connectors"), validate_default=True)
     timeout_s: float = Field(default=3600.0, gt=0, description="limit of one read")
     idle_timeout_s: float = Field(default=600.0, gt=0, description="limit of silence during a read")
     window_mb: int = Field(default=128, ge=1, description="buffered output that triggers a commit")
+    server_url: str | None = Field(default=None, description="Airbyte's address, e.g. https://airbyte.example.com")
+    client_id: str | None = Field(default=None, description="client id of an Airbyte application")
+    client_secret: SecretStr | None = Field(default=None, description="client secret of that application")
+    client_secret_file: Folder | None = Field(default=None, description="file that holds the client secret instead")
+    job_timeout_s: float = Field(default=6 * 3600.0, gt=0, description="limit of one Airbyte job")
+    request_timeout_s: float = Field(default=30.0, gt=0, description="limit of one request to Airbyte")
+    request_attempts: int = Field(default=8, ge=1, description="tries of a request that a retry can help")
+    poll_s: float = Field(default=10.0, gt=0, description="longest wait between two looks at an Airbyte job")
+    landing: str = Field(
+        default="s3://landing", description="bucket or prefix below which Airbyte's S3 destination writes"
+    )
 
 
 class DbtSettings(_Section):
@@ -86,6 +100,19 @@ class DbtSettings(_Section):
     threads: int = Field(default=2, ge=1)
     keep_failed_runs: int = Field(default=5, ge=0, description="private DuckDB files kept per project")
     keep_failed_mb: int = Field(default=1024, ge=0, description="size up to which the object store takes such a file")
+
+
+class DvcSettings(_Section):
+    """How DVC's program is found, and where files that are no tables are kept."""
+
+    program: Folder | None = Field(default=None, description="DVC's program; default: installed on first use")
+    cache_dir: Folder = Field(default=Path("~/.cache/dml/dvc"), validate_default=True)
+    remote_url: str | None = Field(
+        default=None, description="remote used instead of the project's own, e.g. s3://bucket/sales; the lake's key"
+    )
+    s3_endpoint: str | None = Field(default=None, description="its object store; default: the lake's")
+    timeout_s: float = Field(default=3600.0, gt=0, description="limit of one DVC command that the platform gives")
+    max_git_mb: float = Field(default=5.0, gt=0, description="size from which a file belongs to DVC and not to git")
 
 
 class Settings(BaseSettings):
@@ -103,10 +130,12 @@ class Settings(BaseSettings):
     profile: Literal["local", "server"] = "local"
     home: Folder
     image: str | None = Field(default=None, description="digest of the image that this process runs in")
+    dagster_url: str | None = Field(default=None, description="address of Dagster's UI, as people open it")
     lake: LakeSettings = LakeSettings()
     duckdb: DuckDBSettings = DuckDBSettings()
     airbyte: AirbyteSettings = AirbyteSettings()
     dbt: DbtSettings = DbtSettings()
+    dvc: DvcSettings = DvcSettings()
 
     @classmethod
     def settings_customise_sources(
