@@ -64,8 +64,8 @@ function drawBox(name, box, { x, y, width, height }, isFocus) {
     s("a", { href: route("lineage", name), "aria-label": words, "aria-current": isFocus ? "true" : null },
       s("rect", { class: "head", width, height: BOX.head, rx: 6 }),
       s("rect", { class: "stripe", width: 5, height: BOX.head, rx: 2 }),
-      s("text", { x: 14, y: 17, class: "name", "aria-hidden": "true" }, clip(lastName(name), 24)),
-      s("text", { x: 14, y: 32, class: "kind", "aria-hidden": "true" }, clip(kindName(part), 28)),
+      s("text", { x: 14, y: 17, class: "name" }, clip(lastName(name), 24)), " ",
+      s("text", { x: 14, y: 32, class: "kind" }, clip(kindName(part), 28)),
       RANK[state] > RANK.pass && s("svg", { x: width - 24, y: 12, width: 16, height: 16, viewBox: "0 0 16 16", class: `icon ${LOOK[state]}` }, s("path", { d: SHAPES[LOOK[state]] }))));
   box.columns.forEach((column, row) => {
     const top = BOX.head + row * BOX.column;
