@@ -11,6 +11,10 @@ from typing import Any
 
 import dagster as dg
 
+from dml_platform.alerts.config import load_alerts
+from dml_platform.alerts.desk import open_desk
+from dml_platform.alerts.sensor import build_alert_sensor
+from dml_platform.alerts.watch import Freshness
 from dml_platform.core.config import load_project_config
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import Project, read_project
@@ -49,12 +53,16 @@ def build_definitions(
         from dml_platform.dbt.assets import build_dbt_assets
 
         made.append(build_dbt_assets(project, plots=plots))
+    open_desk(project, settings)  # a server without a channel's secret does not load, so that nobody waits for alerts
+    alerts = build_alert_sensor(
+        project, load_alerts(config), limits=lambda: _freshness_limits(project), schedules=schedules
+    )
     return dg.Definitions(
         assets=[*made, *assets],
         asset_checks=list(asset_checks),
         jobs=list(jobs),
         schedules=list(schedules),
-        sensors=list(sensors),
+        sensors=[*sensors, *alerts],
         executor=dg.in_process_executor,
         resources={
             "lake": LakeResource(project_root=str(project.root)),
@@ -68,6 +76,15 @@ def build_definitions(
             "profile": settings.profile,
         },
     )
+
+
+def _freshness_limits(project: Project) -> list[Freshness]:
+    if not project.dbt_dir.is_dir():
+        return []
+    from dml_platform.dbt.freshness import source_limits
+    from dml_platform.dbt.runner import ensure_manifest
+
+    return [Freshness(*limit) for limit in source_limits(ensure_manifest(project))]
 
 
 def require_project(root: Path) -> Project:

@@ -29,15 +29,23 @@ _JOB = "dml_run"
 
 
 def run(
-    project_name: str | None, console: Console, *, select: str = "*", force: bool = False, full_refresh: bool = False
+    project_name: str | None,
+    console: Console,
+    *,
+    select: str = "*",
+    force: bool = False,
+    full_refresh: bool = False,
+    alert: bool = False,
 ) -> None:
     """Run a selection of a project's assets.
 
+    Args:
+        alert: send the project's alerts; a person in a terminal sees for themselves.
     Raises:
         PlatformError: a step failed; its sentence, and the exit code that goes with it.
     """
     project = get_project(project_name)
-    _execute(project, console, select=select, force=force, full_refresh=full_refresh)
+    _execute(project, console, select=select, force=force, full_refresh=full_refresh, alert=alert)
 
 
 def demo(project_name: str | None, console: Console) -> None:
@@ -82,7 +90,13 @@ def load_project_definitions(project: Project) -> dg.Definitions:
 
 
 def _execute(
-    project: Project, console: Console, *, select: str = "*", force: bool = False, full_refresh: bool = False
+    project: Project,
+    console: Console,
+    *,
+    select: str = "*",
+    force: bool = False,
+    full_refresh: bool = False,
+    alert: bool = False,
 ) -> None:
     started = time.monotonic()
     settings = load_settings(project.root)
@@ -109,6 +123,10 @@ def _execute(
             )
         except dg.DagsterExecutionInterruptedError as error:
             raise KeyboardInterrupt from error
+        if alert:
+            from dml_platform.cli.alerts import tell
+
+            tell(project, instance, result.run_id, console)
     run_id = short_run_id(result.run_id)
     if any(_is_interruption(event.step_failure_data) for event in result.get_step_failure_events()):
         raise KeyboardInterrupt
