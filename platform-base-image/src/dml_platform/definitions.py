@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from dml_platform.after_run import build_executor
 from dml_platform.alerts.config import load_alerts
 from dml_platform.alerts.desk import open_desk
 from dml_platform.alerts.sensor import build_alert_sensor
@@ -63,7 +64,7 @@ def build_definitions(
         jobs=list(jobs),
         schedules=list(schedules),
         sensors=[*sensors, *alerts],
-        executor=dg.in_process_executor,
+        executor=build_executor(project),
         resources={
             "lake": LakeResource(project_root=str(project.root)),
             "io_manager": LakeIOManager(project_root=str(project.root)),

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dml_platform import after_run
+from dml_platform.catalog.runs import STEP as CATALOG_STEP
 from dml_platform.cli.dagster_home import open_instance, run_tags
 from dml_platform.core import errors
 from dml_platform.core.errors import ConfigError, PermanentError, PlatformError
@@ -123,13 +125,19 @@ def _execute(
             )
         except dg.DagsterExecutionInterruptedError as error:
             raise KeyboardInterrupt from error
+        if any(_is_interruption(event.step_failure_data) for event in result.get_step_failure_events()):
+            raise KeyboardInterrupt
         if alert:
             from dml_platform.cli.alerts import tell
 
             tell(project, instance, result.run_id, console)
+        # Dagster's own executor for such runs does not do it.
+        failed = after_run.failed_steps(result.get_step_failure_events())
+        for text in after_run.finish_run(
+            project, instance=instance, dagster_run_id=result.run_id, failed=failed, defs=defs
+        ):
+            console.print(f"[dim]{escape(text)}[/]", soft_wrap=True, highlight=False)
     run_id = short_run_id(result.run_id)
-    if any(_is_interruption(event.step_failure_data) for event in result.get_step_failure_events()):
-        raise KeyboardInterrupt
     if not result.success:
         raise _failure_of(result, failed_steps, run_id)
     _show_outputs(project, console, run_id, settings)
@@ -243,7 +251,7 @@ def _show_outputs(project: Project, console: Console, run_id: str, settings: Set
     table = Table("table", "rows", "snapshot", box=None, padding=(0, 2, 0, 0))
     unchanged = 0
     for record in reversed(list(read_records(settings, project.name, run_id))):
-        unchanged += not record.outputs
+        unchanged += not record.outputs and record.step != CATALOG_STEP
         for name, snapshot in record.outputs.items():
             table.add_row(name, f"{record.rows.get(name, 0):,}", str(snapshot))
     if table.row_count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,21 @@ def node_results(outcome: Any) -> list[NodeResult]:
             )
         )
     return found
+
+
+_STATUS = {"success": "pass", "runtime error": "error"}
+
+
+def test_outcomes(nodes: Iterable[NodeResult]) -> list[dict[str, Any]]:
+    """What became of each test, as the run record keeps it: histories are made of these."""
+    return [
+        {
+            "id": node.unique_id,
+            "status": _STATUS.get(node.status, node.status),
+            "failures": node.failures,
+            "duration_s": round(node.duration_s, 3),
+            "message": node.message if node.status not in ("pass", "success") else None,
+        }
+        for node in nodes
+        if node.resource_type in ("test", "unit_test")
+    ]

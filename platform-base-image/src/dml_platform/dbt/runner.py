@@ -25,8 +25,9 @@ from dml_platform.core.dvcfiles import read_hashes
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_record
+from dml_platform.dbt.compiled import keep_compiled
 from dml_platform.dbt.postmortem import forget_old_files, keep_database
-from dml_platform.dbt.results import BuildResult, NodeResult, from_event, node_results
+from dml_platform.dbt.results import BuildResult, NodeResult, from_event, node_results, test_outcomes
 from dml_platform.dbt.session import Session, activate
 from dml_platform.lake import Lake
 
@@ -144,6 +145,7 @@ def build(
         forget_old_files(lake, project, run_id=run_id)
     # What `dml reproduce` has to say to dbt again.
     asked = {"select": list(select), "full_refresh": full_refresh}
+    keep_compiled(lake, project, nodes)
     write_record(lake.settings, _record(project, lake, run_id, step, started, result, {**asked, **(details or {})}))
     return result
 
@@ -270,7 +272,7 @@ def _record(
         outputs={s.ref.dotted: s.snapshot_id for s in result.published},
         rows={s.ref.dotted: s.rows_total for s in result.published},
         error=str(result.error) if result.error else None,
-        details=dict(details),
+        details={**details, "results": test_outcomes(result.nodes)},
         dvc=read_hashes(project.root),
         platform=__version__,
     )

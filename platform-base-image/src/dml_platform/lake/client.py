@@ -111,24 +111,13 @@ class Lake:
 
     def history(self, ref: TableRef) -> Iterator[SnapshotInfo]:
         """The published states of a table, newest first."""
-        pinned = self.pin(ref)
-        if pinned.snapshot_id is None:
-            return
-        head = pinned.table.snapshot_by_id(pinned.snapshot_id)
-        for snapshot in ancestors_of(head, pinned.table.metadata):
-            properties = snapshot.summary.additional_properties if snapshot.summary else {}
-            total = properties.get("total-records")
-            yield SnapshotInfo(
-                snapshot_id=snapshot.snapshot_id,
-                committed_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000, tz=timezone.utc),
-                operation=snapshot.summary.operation.value if snapshot.summary else "",
-                rows_total=int(total) if total is not None else None,
-                summary={
-                    key[len(SUMMARY_PREFIX) :]: value
-                    for key, value in properties.items()
-                    if key.startswith(SUMMARY_PREFIX)
-                },
-            )
+        yield from published_states(self.pin(ref))
+
+    def pin_all(self, refs: Iterable[TableRef]) -> list[PinnedTable]:
+        """What is published of some tables, as of one moment; a table that was never published is left out."""
+        tables = catalogs.load_tables(self.catalog, refs)
+        pinned = (pin(ref, table) for ref, table in tables.items() if table is not None)
+        return [p for p in pinned if p.snapshot_id is not None]
 
     def create_views(
         self, connection: duckdb.DuckDBPyConnection, refs: Iterable[TableRef] | None = None
@@ -139,9 +128,7 @@ class Lake:
 
         Returns: what was pinned; a table that was never published is left out.
         """
-        tables = catalogs.load_tables(self.catalog, self.readable_tables() if refs is None else refs)
-        pinned = [pin(ref, table) for ref, table in tables.items() if table is not None]
-        pinned = [p for p in pinned if p.snapshot_id is not None]
+        pinned = self.pin_all(self.readable_tables() if refs is None else refs)
         for table in pinned:
             create_view(connection, table)
         return pinned
@@ -179,6 +166,25 @@ class Lake:
         """A published table as a pandas frame."""
         ref = TableRef.parse(table) if isinstance(table, str) else table
         return self.sql(f"SELECT * FROM {ref.dotted}").df()
+
+
+def published_states(pinned: PinnedTable) -> Iterator[SnapshotInfo]:
+    """A pinned snapshot and those before it, newest first."""
+    if pinned.snapshot_id is None:
+        return
+    head = pinned.table.snapshot_by_id(pinned.snapshot_id)
+    for snapshot in ancestors_of(head, pinned.table.metadata):
+        properties = snapshot.summary.additional_properties if snapshot.summary else {}
+        total = properties.get("total-records")
+        yield SnapshotInfo(
+            snapshot_id=snapshot.snapshot_id,
+            committed_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000, tz=timezone.utc),
+            operation=snapshot.summary.operation.value if snapshot.summary else "",
+            rows_total=int(total) if total is not None else None,
+            summary={
+                key[len(SUMMARY_PREFIX) :]: value for key, value in properties.items() if key.startswith(SUMMARY_PREFIX)
+            },
+        )
 
 
 def open_lake(settings: Settings | None = None) -> Lake:

@@ -1,0 +1,97 @@
+"""Write the document at the end of a run. Whatever goes wrong with it is logged: it neither fails nor undoes a run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+import dagster as dg
+
+from dml_platform.catalog.builder import build_document
+from dml_platform.catalog.orchestration import check_outcomes
+from dml_platform.catalog.runs import STEP, outcomes_of
+from dml_platform.catalog.store import write_document
+from dml_platform.core.document import Document
+from dml_platform.core.project import Project
+from dml_platform.core.runrecord import RunRecord, git_commit, read_records, utc_now, write_record
+from dml_platform.lake import Lake
+from dml_platform.lake.reporting import short_run_id
+
+logger = logging.getLogger(__name__)
+
+
+def refresh(
+    project: Project,
+    lake: Lake,
+    *,
+    instance: dg.DagsterInstance,
+    dagster_run_id: str,
+    failed: Mapping[str, str] | None = None,
+    defs: dg.Definitions | None = None,
+) -> tuple[Document, str] | str:
+    """Build and write the document of a project after a run.
+
+    Args:
+        failed: the errors of failed steps by name; those that left no record get one.
+    Returns: the document and where it is, or the sentence on why there is none.
+    """
+    try:
+        return _refresh(project, lake, instance, dagster_run_id, failed or {}, defs)
+    except Exception as error:  # the run is done, and what it published is right without a document
+        text = f"the catalogue document of project {project.name!r} was not written: {error}"
+        logger.warning("%s", text, exc_info=error)
+        return text
+
+
+def _refresh(
+    project: Project,
+    lake: Lake,
+    instance: dg.DagsterInstance,
+    dagster_run_id: str,
+    failed: Mapping[str, str],
+    defs: dg.Definitions | None,
+) -> tuple[Document, str]:
+    run_id, started, clock = short_run_id(dagster_run_id), utc_now(), time.monotonic()
+    kept = {record.step for record in read_records(lake.settings, project.name, run_id)} if failed else set()
+    for step, error in failed.items():
+        if not kept & _names(project, step):
+            write_record(lake.settings, _record(project, lake, run_id, step, started, error=error))
+    current = check_outcomes(instance, dagster_run_id)
+    document = build_document(project, lake, defs=defs, run_id=run_id, current=current)
+    # Written after: the document has these results already, the next one finds them here.
+    details = {"dagster_run_id": dagster_run_id, "results": outcomes_of(document.tests, run_id)}
+    record = _record(project, lake, run_id, STEP, started, duration_s=time.monotonic() - clock, details=details)
+    write_record(lake.settings, record)
+    return document, write_document(lake.settings, document, run_id=run_id)
+
+
+def _names(project: Project, step: str) -> set[str]:
+    """How the record of a Dagster step may be named: by its table, its source, or ``dbt``."""
+    inside = step.removeprefix(f"{project.name}__").removeprefix(f"{project.name}_")
+    return {step, inside, step.rpartition("__marts__")[2], step.rpartition("__raw__")[2]}
+
+
+def _record(
+    project: Project,
+    lake: Lake,
+    run_id: str,
+    step: str,
+    started: str,
+    *,
+    error: str | None = None,
+    duration_s: float = 0.0,
+    details: Mapping[str, object] | None = None,
+) -> RunRecord:
+    return RunRecord(
+        project=project.name,
+        run_id=run_id,
+        step=step,
+        status="failed" if error else "success",
+        started_at=started,
+        duration_s=round(duration_s, 3),
+        git_commit=git_commit(project.root),
+        image=lake.settings.image,
+        error=error,
+        details=dict(details or {}),
+    )
