@@ -3,7 +3,8 @@
 The one place that knows all kinds of sources; each kind's own package does the work.
 """
 
-from collections.abc import Iterator, Mapping
+import glob
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dml_platform.airbyte.catalog import table_name
 from dml_platform.airbyte.config import AirbyteSource, PackageConnector, parse_source
 from dml_platform.airbyte.environment import ensure_connector
-from dml_platform.airbyte.land import land_streams
-from dml_platform.core.errors import ConfigError
+from dml_platform.airbyte.land import StreamLanding, land_streams
+from dml_platform.airbyte.sync import SyncResult, run_sync, uses_api
+from dml_platform.core.errors import ConfigError, SourceError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.settings import load_settings
 from dml_platform.files.config import FileTable
 from dml_platform.files.land import land_files
+from dml_platform.files.objects import LandingBucket
 from dml_platform.lake import Lake
 from dml_platform.lake.reporting import RETRY_POLICY, failures, recorded, short_run_id, table_metadata
 
@@ -188,16 +191,16 @@ def _connector_assets(
         lake: Lake = context.resources.lake.lake
         run_id = short_run_id(context.run.run_id)
         with failures(), recorded(project, lake, run_id=run_id, step=name) as notes:
-            landings = land_streams(
-                lake,
-                project.name,
-                name,
-                source,
-                run_id=run_id,
-                streams=[s for s, ref in refs.items() if dg.AssetKey(ref.asset_key) in context.selected_asset_keys],
-                full_refresh=config.full_refresh,
-                progress=lambda text: context.log.info(text),
-            )
+            chosen = [s for s, ref in refs.items() if dg.AssetKey(ref.asset_key) in context.selected_asset_keys]
+            options: dict[str, Any] = {"run_id": run_id, "full_refresh": config.full_refresh}
+            options["progress"] = lambda text: context.log.info(text)
+            how: dict[str, Any] = {"ran_as": "connector program"}
+            if uses_api(lake.settings, source):
+                landings, how = sync_and_land(lake, project, name, source, streams=chosen, **options)
+            else:
+                context.log.info(f"running the connector of {name} as a program")
+                landings = land_streams(lake, project.name, name, source, streams=chosen, **options)
+            notes.details["ingest"] = how
             for landing in landings:
                 if landing.rows and landing.snapshot_id is not None:
                     notes.outputs[landing.ref.dotted] = landing.snapshot_id
@@ -209,11 +212,88 @@ def _connector_assets(
                     "rows_landed": landing.rows,
                     "rejects": landing.rejects,
                     "seconds": round(landing.seconds, 3),
+                    **how,
                     **_published_metadata(lake, landing.ref),
                 },
             )
 
     return _land
+
+
+def sync_and_land(
+    lake: Lake,
+    project: Project,
+    name: str,
+    source: AirbyteSource,
+    *,
+    run_id: str,
+    streams: Sequence[str],
+    full_refresh: bool = False,
+    progress: Callable[[str], None],
+) -> tuple[list[StreamLanding], dict[str, Any]]:
+    """Run a source's connection in Airbyte, then land the objects that its S3 destination wrote and that are new.
+
+    A run that dies in between is made up for by the next: it lands whatever is not in the tables yet.
+
+    Returns: one entry a stream, and what is told of the job.
+    Raises:
+        SourceError: the job failed, or what it says that it wrote is not there.
+    """
+    progress(f"running {name} through Airbyte's API, connection {source.connection_id}")
+    job = run_sync(lake.settings, name, source, progress=progress)
+    prefix = source.landing or f"{lake.settings.airbyte.landing.rstrip('/')}/{project.name}/{name}"
+    _require_objects(lake, project, name, prefix, job)
+    landings = []
+    for stream in streams:
+        options = source.streams[stream]
+        ref = TableRef(project.name, "raw", table_name(name, stream))
+        table = FileTable(
+            path=f"{prefix}/{options.folder or glob.escape(stream)}/**",
+            format="airbyte",
+            columns=dict(options.columns) if options.columns else None,
+            max_rejects_share=source.max_rejects_share,
+            mode="append" if options.sync_mode == "incremental" else "table",
+        )
+        landed = land_files(
+            lake,
+            ref,
+            table,
+            root=project.root,
+            run_id=run_id,
+            full_refresh=full_refresh,
+            may_be_empty=True,
+            progress=progress,
+        )
+        if not landed.snapshot_id:
+            progress(f"{stream}: Airbyte wrote nothing yet, so there is no table {ref.dotted}")
+        landings.append(
+            StreamLanding(stream, ref, landed.rows, landed.rejects, landed.snapshot_id, None, landed.seconds)
+        )
+    told = {
+        "ran_as": "Airbyte job",
+        "airbyte_job_id": job.job_id,
+        "airbyte_job_adopted": job.adopted,
+        "airbyte_attempts_seen": job.attempts_seen,
+        "airbyte_bytes": job.bytes_synced,
+        "airbyte_rows": job.rows_synced,
+        "airbyte_seconds": round(job.seconds, 3),
+    }
+    return landings, {key: value for key, value in told.items() if value is not None}
+
+
+def _require_objects(lake: Lake, project: Project, name: str, prefix: str, job: SyncResult) -> None:
+    """A destination that writes elsewhere must not look like a source without rows."""
+    if not job.rows_synced:
+        return
+    with LandingBucket(lake.settings, TableRef(project.name, "raw", name)) as bucket:
+        if bucket.find(f"{prefix}/**"):
+            return
+    raise SourceError(
+        f"cannot land source {name!r}",
+        f"Airbyte's job {job.job_id} says that it synced {job.rows_synced:,} rows, but nothing is below {prefix}/",
+        "Set the S3 destination's bucket and path so that streams are folders there, or 'landing' in "
+        "config/sources.yaml.",
+    )
 
 
 def _published_metadata(lake: Lake, ref: TableRef) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dml_platform.core.errors import ConfigError
 
 SyncMode = Literal["full_refresh", "incremental"]
+ColumnType = Literal["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMPTZ", "JSON"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_KEY = re.compile(r"pass(word|wd)?|secret|token|credential|api_?key|private_?key|access_?key", re.IGNORECASE)
@@ -40,23 +41,34 @@ class CommandConnector(_Model):
 
 
 class StreamConfig(_Model):
-    """How one stream is read. Cursor and key default to what the connector declares."""
+    """How one stream is read. Cursor and key default to what the connector declares.
+
+    ``columns`` and ``folder`` are for a connection of a self-hosted Airbyte, whose JSON lines do not tell types.
+    """
 
     sync_mode: SyncMode
     cursor_field: tuple[str, ...] | None = None
     primary_key: tuple[tuple[str, ...], ...] | None = None
+    columns: dict[str, ColumnType] | None = Field(
+        default=None, min_length=1, description="name to type; default: the table's, else inferred"
+    )
+    folder: str | None = Field(
+        default=None, pattern=r"^[^*?\[\]]+$", description="below the landing prefix; default: the stream's name"
+    )
 
 
 class AirbyteSource(_Model):
     """One source of kind ``airbyte``.
 
-    ``connection_id`` names the connection of a self-hosted Airbyte that does the same in profile ``server``.
+    ``connection_id`` names the connection of a self-hosted Airbyte that does the same in profile ``server``; its S3
+    destination writes below ``landing``, by default ``<DML_AIRBYTE__LANDING>/<project>/<source>``.
     ``max_rejects_share`` is the share of a stream's records in one run that may fail to fit its schema.
     """
 
     kind: Literal["airbyte"] = "airbyte"
     connector: PackageConnector | CommandConnector
-    connection_id: str | None = None
+    connection_id: str | None = Field(default=None, min_length=1)
+    landing: str | None = Field(default=None, pattern=r"^s3://[a-z0-9][a-z0-9.-]+/[^*?\[\]]*[^/*?\[\]]$")
     config: dict[str, Any] = Field(default_factory=dict)
     streams: dict[str, StreamConfig] = Field(min_length=1)
     max_rejects_share: float = Field(default=0.0, ge=0.0, le=1.0)

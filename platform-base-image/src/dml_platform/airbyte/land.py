@@ -23,7 +23,7 @@ from dml_platform.airbyte.config import AirbyteSource
 from dml_platform.airbyte.environment import Progress
 from dml_platform.airbyte.protocol import state_document
 from dml_platform.airbyte.segments import Sorter, StreamBuffer, make_buffers
-from dml_platform.core.errors import ConfigError, PermanentError, PlatformError
+from dml_platform.core.errors import ConfigError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.settings import Settings
 from dml_platform.lake import Lake
@@ -63,7 +63,7 @@ def land_streams(
     full_refresh: bool = False,
     progress: Progress | None = None,
 ) -> list[StreamLanding]:
-    """Run a source's connector and land its streams as ``<project>.raw.<source>__<stream>``.
+    """Run a source's connector as a program and land its streams as ``<project>.raw.<source>__<stream>``.
 
     An incremental stream is appended to, window by window, each published with its state; a full-refresh stream is
     replaced at the end, in one publish. Beside the stream's columns a table has ``_emitted_at``, ``_loaded_at``,
@@ -84,12 +84,6 @@ def land_streams(
     """
     started = time.monotonic()
     settings = lake.settings
-    if settings.profile == "server" and source.connection_id is not None:
-        raise PermanentError(
-            f"cannot land source {source_name!r}",
-            "running a connection of a self-hosted Airbyte (connection_id) is not available in this version",
-            "Set connection_id to null: the connector then runs as a program on this machine.",
-        )
     chosen = _choose(source_name, source, streams)
     connector = open_connector(source_name, source, settings, progress=progress)
     if progress:

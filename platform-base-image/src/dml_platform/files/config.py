@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PLATFORM_COLUMNS = ("_source_file", "_loaded_at", "_run_id")
+# What Airbyte's rows can be: the types of its protocol.
+AIRBYTE_TYPES = ("BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMPTZ", "JSON")
 
 
 class _Model(BaseModel):
@@ -32,11 +35,15 @@ class FileTable(_Model):
     """The files that one raw table is made of.
 
     ``mode: append`` adds the rows of new files; ``mode: table`` replaces all rows by those of the files that are
-    there now, when these changed.
+    there now, when these changed. ``format: airbyte`` is what Airbyte's S3 destination writes: Parquet or JSON lines
+    with its ``_airbyte_`` columns.
     """
 
-    path: str = Field(min_length=1, description="glob relative to the project's folder; ** crosses folders")
-    format: Literal["csv", "jsonl", "parquet"]
+    path: str = Field(
+        min_length=1,
+        description="glob relative to the project's folder, or s3://bucket/glob; ** crosses folders",
+    )
+    format: Literal["csv", "jsonl", "parquet", "airbyte"]
     columns: dict[str, str] | None = Field(
         default=None, min_length=1, description="name to DuckDB type; default: inferred from the file"
     )
@@ -47,15 +54,18 @@ class FileTable(_Model):
     @field_validator("path")
     @classmethod
     def _refuse_urls(cls, path: str) -> str:
-        if "://" in path:
-            raise ValueError("only files of a folder are supported, not a URL")
+        if "://" in path and not re.match(r"s3://[a-z0-9][a-z0-9.-]+/.", path):
+            raise ValueError("only files of a folder and s3://bucket/glob are supported")
         return path
 
     @field_validator("columns")
     @classmethod
-    def _refuse_reserved(cls, columns: dict[str, str] | None) -> dict[str, str] | None:
+    def _check_columns(cls, columns: dict[str, str] | None, info: object) -> dict[str, str] | None:
         if taken := sorted(set(columns or ()) & set(PLATFORM_COLUMNS)):
             raise ValueError(f"the platform adds {taken} itself")
+        kinds = set(map(str.upper, (columns or {}).values()))
+        if getattr(info, "data", {}).get("format") == "airbyte" and (other := sorted(kinds - set(AIRBYTE_TYPES))):
+            raise ValueError(f"{', '.join(other)}: Airbyte has only {', '.join(AIRBYTE_TYPES)}; cast in staging")
         return columns
 
     @field_validator("csv")

@@ -18,7 +18,7 @@ from dml_platform.core.errors import PlatformError, SourceError
 from dml_platform.core.naming import TableRef
 
 _CHUNK = 1 << 20
-_FORMATS_WITH_GZIP = ("csv", "jsonl")
+_FORMATS_WITH_GZIP = ("csv", "jsonl", "airbyte")
 
 
 class LineCounter:
@@ -46,13 +46,17 @@ class LineCounter:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file as it was found. ``name`` is relative to the project's folder; ``content`` comes from another thread."""
+    """A file as it was found. ``name`` is relative to the project's folder; ``content`` comes from another thread.
+
+    A copy of an object has the object's address as its name, and its ``etag``.
+    """
 
     path: Path
     name: str
     size_bytes: int
     modified_ns: int
     content: Future[tuple[str, LineCounter]]
+    etag: str = ""
 
     @property
     def sha256(self) -> str:
@@ -136,24 +140,37 @@ def find_files(ref: TableRef, pattern: str, *, root: Path, file_format: str) -> 
             f"no file matches {pattern!r} in {root}",
             "Put the files there or correct 'path' in config/sources.yaml.",
         )
-    refused = {".zst", ".bz2", ".xz", ".zip"} | (set() if file_format in _FORMATS_WITH_GZIP else {".gz"})
     for path in paths:
-        if path.suffix in refused:
-            raise SourceError(
-                _cannot(ref, path.name),
-                f"a {file_format} file cannot be compressed as {path.suffix!r}",
-                "Unpack it" + (" or use gzip." if file_format in _FORMATS_WITH_GZIP else "."),
-            )
+        refuse_compression(ref, path.name, path.suffix, file_format=file_format)
     return paths
 
 
-def open_file(ref: TableRef, path: Path, *, root: Path, hashers: Executor) -> SourceFile:
+def refuse_compression(ref: TableRef, name: str, suffix: str, *, file_format: str) -> None:
+    """Refuse a file that cannot be unpacked here.
+
+    Raises:
+        SourceError: it is compressed in a way that the format does not have.
+    """
+    has_gzip = file_format in _FORMATS_WITH_GZIP
+    if suffix in {".zst", ".bz2", ".xz", ".zip"} | (set() if has_gzip else {".gz"}):
+        raise SourceError(
+            _cannot(ref, name),
+            f"a {file_format} file cannot be compressed as {suffix!r}",
+            "Unpack it" + (" or use gzip." if has_gzip else "."),
+        )
+
+
+def open_file(
+    ref: TableRef, path: Path, *, root: Path, hashers: Executor, name: str | None = None, etag: str = ""
+) -> SourceFile:
     """Look at a file and begin to hash it.
 
+    Args:
+        name: what the file is known as; default: its path relative to the root.
     Raises:
         SourceError: it cannot be read, or has no content.
     """
-    name = _relative(path, root)
+    name = name or _relative(path, root)
     try:
         stat = path.stat()
         is_empty = not stat.st_size or (path.suffix == ".gz" and _unpacks_to_nothing(path))
@@ -163,7 +180,7 @@ def open_file(ref: TableRef, path: Path, *, root: Path, hashers: Executor) -> So
         raise SourceError(
             _cannot(ref, name), "it is empty, without even a header", "Export it again, or delete it if that is right."
         )
-    return SourceFile(path, name, stat.st_size, stat.st_mtime_ns, hashers.submit(_read, ref, path, name))
+    return SourceFile(path, name, stat.st_size, stat.st_mtime_ns, hashers.submit(_read, ref, path, name), etag)
 
 
 def _read(ref: TableRef, path: Path, name: str) -> tuple[str, LineCounter]:

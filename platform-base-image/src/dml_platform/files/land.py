@@ -5,43 +5,27 @@ Knows no Dagster and works from a notebook.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from dml_platform.core.errors import PublishConflictError, SourceError
 from dml_platform.core.naming import TableRef
-from dml_platform.files.config import PLATFORM_COLUMNS, FileTable
-from dml_platform.files.discover import GzipChecks, LineCounter, SourceFile, find_files, open_file
-from dml_platform.files.load import FILES_PROPERTY, LandedFile, Load
-from dml_platform.lake import Lake, PinnedTable
-from dml_platform.lake.schema import duckdb_type
-
-_RETRIES = 2
-
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Landing:
-    """What a call of :func:`land_files` did.
-
-    ``files_skipped`` counts files whose content was there already; ``snapshot_id`` is what is published now, also
-    when nothing was new.
-    """
-
-    files_landed: int
-    files_skipped: int
-    rows: int
-    rejects: int
-    snapshot_id: int | None
-    seconds: float
-    files: tuple[LandedFile, ...] = ()
+from dml_platform.files.config import FileTable
+from dml_platform.files.discover import (
+    SourceFile,
+    find_files,
+    open_file,
+)
+from dml_platform.files.land_objects import land_objects
+from dml_platform.files.load import LandedFile
+from dml_platform.files.objects import SCHEME
+from dml_platform.files.publish import Landing, Progress, insist, known_columns, publish_files, remembered_files
+from dml_platform.lake import Lake
 
 
 def land_files(
@@ -52,16 +36,19 @@ def land_files(
     root: Path | str,
     run_id: str,
     full_refresh: bool = False,
+    may_be_empty: bool = False,
     progress: Progress | None = None,
 ) -> Landing:
     """Publish the rows of the files that are not in the table yet, and their rejects in ``<table>__rejects``.
 
-    A file is known by its content's SHA-256, kept in the summary of the snapshot that has its rows: a run that dies
-    at any point neither loses nor repeats a file, and nor do two runs at once.
+    A file is known by its content's SHA-256, an object (``s3://``) by its path and ETag, kept in the summary of the
+    snapshot that has its rows: a run that dies at any point neither loses nor repeats a file, and nor do two runs at
+    once. Many new objects are published in windows of a gigabyte.
 
     Args:
         root: the project's folder, which ``source.path`` is relative to.
         full_refresh: land all files of the glob again; they replace rows and columns, whatever they were.
+        may_be_empty: objects only: none at all is no error, and in mode ``table`` empties the table.
         progress: called with a sentence now and then.
     Raises:
         SourceError: no file matches, or one is empty, damaged or changing.
@@ -71,6 +58,9 @@ def land_files(
     """
     started = time.monotonic()
     say = progress or (lambda _: None)
+    if source.path.startswith(SCHEME):
+        options: dict[str, Any] = {"run_id": run_id, "full_refresh": full_refresh, "may_be_empty": may_be_empty}
+        return replace(land_objects(lake, ref, source, say=say, **options), seconds=time.monotonic() - started)
     folder = Path(root).resolve()
     paths = find_files(ref, source.path, root=folder, file_format=source.format)
     with ThreadPoolExecutor(1, thread_name_prefix="dml-hash") as hashers:
@@ -87,27 +77,16 @@ def land_files(
             started=started,
         )
         try:
-            for _ in range(_RETRIES):
-                try:
-                    return attempt()
-                except PublishConflictError:
-                    say(f"another run landed {ref.dotted} meanwhile; starting again from what it published")
-            return attempt()
+            return insist(attempt, ref, say)
         finally:
             hashers.shutdown(wait=False, cancel_futures=True)
 
 
 def landed_files(lake: Lake, ref: TableRef, *, latest_only: bool = False) -> dict[str, LandedFile]:
     """The files in a table's published history by their hash, or only those of the newest full landing."""
-    if lake.published(ref) is None:
-        return {}
     found: dict[str, LandedFile] = {}
-    for snapshot in lake.history(ref):
-        for entry in json.loads(snapshot.summary.get(FILES_PROPERTY, "[]")):
-            found.setdefault(entry["sha256"], LandedFile(**entry))
-        landing = snapshot.summary.get("landing")
-        if landing == "full_refresh" or (latest_only and landing == "table"):
-            break  # what came before is not in the table any more
+    for file in remembered_files(lake, ref, latest_only=latest_only):
+        found.setdefault(file.sha256, file)
     return found
 
 
@@ -132,29 +111,9 @@ def _land(
     if not new:
         return Landing(0, skipped, 0, 0, published, time.monotonic() - started)
     say(f"landing {len(new)} file(s), {sum(f.size_bytes for f in new) / 1e6:,.1f} MB, in {ref.dotted}")
-    connection = lake.connect()
-    try:
-        with GzipChecks(ref, new) as checks:
-            columns = {} if full_refresh else _known_columns(pinned)
-            landed = Load(step, connection, ref, source, run_id, columns, full_refresh=full_refresh).write(new)
-            unpacked = checks.finish()
-        for file in new:
-            file.check_unchanged(ref)
-        if source.format == "csv":
-            _check_counts(ref, source, new, landed, {file.name: unpacked.get(file) or file.lines for file in new})
-        snapshots = {staged.ref: staged.snapshot_id for staged in step.publish()}
-    finally:
-        step.abandon()
-        connection.close()
-    return Landing(
-        files_landed=len(new),
-        files_skipped=skipped,
-        rows=sum(file.rows for file in landed),
-        rejects=sum(file.rejects for file in landed),
-        snapshot_id=snapshots[ref],
-        seconds=time.monotonic() - started,
-        files=tuple(landed),
-    )
+    columns = {} if full_refresh else known_columns(pinned)
+    landing = publish_files(lake, step, ref, source, new, columns, run_id=run_id, full_refresh=full_refresh)
+    return replace(landing, files_skipped=skipped, seconds=time.monotonic() - started)
 
 
 def _choose_new(files: Sequence[SourceFile], known: Mapping[str, LandedFile], *, mode: str) -> list[SourceFile]:
@@ -170,39 +129,3 @@ def _choose_new(files: Sequence[SourceFile], known: Mapping[str, LandedFile], *,
             seen.add(file.sha256)
             new.append(file)
     return [] if mode == "table" and seen == set(known) else new
-
-
-def _check_counts(
-    ref: TableRef,
-    source: FileTable,
-    files: Sequence[SourceFile],
-    landed: Sequence[LandedFile],
-    lines: Mapping[str, LineCounter],
-) -> None:
-    """Every line of data landed or was rejected; nothing is believed of a reader that lost some.
-
-    Line ends inside quotes make fewer records than lines, so there only a file of which nothing was read is caught; and
-    a blank line is a row where there is one column.
-    """
-    if source.csv.encoding == "utf-16":
-        return
-    by_name = {file.name: file for file in files}
-    for file in landed:
-        counter, read = lines[file.name], file.rows + file.rejects
-        expected = counter.lines - source.csv.header
-        # One line, but rows: its lines end in CR alone.
-        if read == expected or (read and (counter.has_quote or counter.lines == 1)):
-            continue
-        blank = by_name[file.name].count_blank_lines()
-        if not expected - blank <= read <= expected:
-            raise SourceError(
-                f"cannot land {file.name!r} in {ref.dotted!r}",
-                f"it has {expected - blank:,} lines of data, but {read:,} were read",
-                "Check its line ends and csv options; if they are right, report this with the file.",
-            )
-
-
-def _known_columns(pinned: PinnedTable | None) -> dict[str, str]:
-    if pinned is None or pinned.snapshot_id is None:
-        return {}
-    return {f.name: duckdb_type(f.field_type) for f in pinned.schema.fields if f.name not in PLATFORM_COLUMNS}

@@ -12,6 +12,7 @@ from duckdb import DuckDBPyConnection
 from dml_platform.core.errors import ConfigError, SourceError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.runrecord import run_files
+from dml_platform.files.airbyte_reader import plan_airbyte
 from dml_platform.files.config import FileTable
 from dml_platform.files.csv_reader import plan_csv
 from dml_platform.files.discover import SourceFile
@@ -20,23 +21,37 @@ from dml_platform.files.parquet_reader import plan_parquet
 from dml_platform.files.reader import Batch
 from dml_platform.files.rejects import REJECTS, check_share, count_rejects, create_rejects
 from dml_platform.lake import Step
-from dml_platform.lake.engine import constant, quote
+from dml_platform.lake.engine import constant, quote, quote_name
 
 FILES_PROPERTY = "files"
-_PLANS = {"csv": plan_csv, "jsonl": plan_jsonl, "parquet": plan_parquet}
+_PLANS = {"csv": plan_csv, "jsonl": plan_jsonl, "parquet": plan_parquet, "airbyte": plan_airbyte}
 # What DuckDB raises for what is in a file; its other errors are about the query, the memory or itself.
 _ROW_ERRORS = (duckdb.DataError, duckdb.InvalidInputException, duckdb.IOException, duckdb.HTTPException)
 
 
 @dataclass(frozen=True)
 class LandedFile:
-    """One file as the snapshot's summary remembers it; ``rejects`` is known to the run that landed it only."""
+    """One file as the snapshot's summary remembers it; ``rejects`` is known to the run that landed it only.
+
+    ``etag`` is that of an object, which is known by its name and this.
+    """
 
     name: str
     sha256: str
     size_bytes: int
     rows: int
     rejects: int = 0
+    etag: str = ""
+
+    def remember(self) -> dict[str, str | int]:
+        """What the summary keeps."""
+        kept: dict[str, str | int] = {
+            "name": self.name,
+            "sha256": self.sha256,
+            "size_bytes": self.size_bytes,
+            "rows": self.rows,
+        }
+        return {**kept, "etag": self.etag} if self.etag else kept
 
 
 @dataclass
@@ -89,6 +104,18 @@ class Load:
             )
         return landed
 
+    def write_nothing(self) -> None:
+        """Empty the table: there are no files any more."""
+        columns = ", ".join(f"CAST(NULL AS {kind}) AS {quote_name(name)}" for name, kind in self.known.items())
+        stamps = "NULL::VARCHAR AS _source_file, NULL::TIMESTAMPTZ AS _loaded_at, NULL::VARCHAR AS _run_id"
+        self.step.write_query(
+            self.ref,
+            self.connection,
+            f"SELECT {columns}, {stamps} WHERE false",
+            mode="table",
+            summary={FILES_PROPERTY: "[]", "landing": "table"},
+        )
+
     def _has_rejects(self) -> bool:
         pinned = self.step.pin(self.ref.rejects)
         return pinned is not None and pinned.snapshot_id is not None
@@ -114,10 +141,10 @@ class Load:
             )
             rejects = count_rejects(self.connection)
             landed.extend(
-                LandedFile(f.name, f.sha256, f.size_bytes, rows[f.name], rejects.get(f.name, 0)) for f in batch.files
+                LandedFile(f.name, f.sha256, f.size_bytes, rows[f.name], rejects.get(f.name, 0), f.etag)
+                for f in batch.files
             )
-            entries = [{"name": f.name, "sha256": f.sha256, "size_bytes": f.size_bytes, "rows": f.rows} for f in landed]
-            return {FILES_PROPERTY: json.dumps(entries), "landing": landing}
+            return {FILES_PROPERTY: json.dumps([f.remember() for f in landed]), "landing": landing}
 
         replaces_columns = self.full_refresh and is_first
         replaces_rows = replaces_columns or (self.source.mode == "table" and is_first)
