@@ -99,12 +99,12 @@ class Builder:
         self.tests.append(Test(name=name, table=table, column=column, **(known | values)))
 
     def edge(self, source: str, target: str, columns: str = "") -> None:
-        """``columns``: words ``from>to``, ``?>to`` where it is unknown, joined by spaces; ``~`` for copies."""
+        """``columns``: words ``from>to``: ``~from`` is copied, ``?`` unknown, ``#`` the rows as such."""
         self.edges.append(TableEdge(source=source, target=target))
         for word in columns.split():
             head, to = word.split(">")
-            name = None if head == "?" else head.lstrip("~")
-            via: Any = "unknown" if name is None else "copy" if head.startswith("~") else "transform"
+            name = None if head in "?#" else head.lstrip("~")
+            via: Any = "unknown" if head == "?" else "copy" if head.startswith("~") else "transform"
             self.columns.append(ColumnEdge(source=source, source_column=name, target=target, target_column=to, via=via))
 
     def runs(self) -> tuple[Run, ...]:

@@ -28,7 +28,8 @@ def sales_document() -> Document:
         "cdnow.purchases",
         "file",
         "customer_id:BIGINT|date:DATE|units:BIGINT|dollars:DECIMAL(10,2)",
-        path="data/drop/cdnow/*.csv.gz",
+        path="config/sources.yaml",
+        description="Files data/drop/cdnow/*.csv.gz, csv.",
         owner=SALES,
     )
     users = b.table("source:", "shop.users", "stream", "id|name|address", owner=SHOP)
@@ -161,7 +162,7 @@ def sales_document() -> Document:
         fct,
         daily,
         (
-            "purchased_date>revenue_date ?>purchase_count customer_id>customer_count "
+            "purchased_date>revenue_date #>purchase_count customer_id>customer_count "
             "units>units amount_cents>revenue_cents amount_cents>repeat_revenue_cents "
             "is_repeat>repeat_revenue_cents amount_cents>revenue_7d_cents"
         ),

@@ -25,7 +25,9 @@ def test_from_a_doubted_number_to_rows_tests_run_commit_and_owner(open_report: O
     expect(page.get_by_role("heading", level=1)).to_contain_text("marts.fct_daily_revenue")
     origin = page.get_by_role("region", name="Where its numbers come from")
     expect(origin).to_contain_text(COMMIT[:12])
-    expect(origin).to_contain_text("raw.cdnow__purchases from file data/drop/cdnow/*.csv.gz, snapshot")
+    expect(origin).to_contain_text(
+        "raw.cdnow__purchases from file source:cdnow.purchases (Files data/drop/cdnow/*.csv.gz, csv), snapshot"
+    )
     expect(origin).to_contain_text('dml sql "from sales.raw.cdnow__purchases limit 20"')
     expect(origin.get_by_role("link", name="Sales data")).to_be_visible()
     snapshot = sales_document().tables[2].snapshot_id
@@ -71,14 +73,27 @@ def test_a_column_is_followed_up_and_down_and_what_is_unknown_is_said(open_repor
     assert "sales.source:cdnow.purchases" in shown
     assert REVENUE in shown
     assert "sales.raw.shop__users" not in shown
-    assert page.locator("svg.graph .edge.unknown").count() == 3
-    expect(page.get_by_role("main")).to_contain_text("3 steps could not be derived and are drawn dashed")
+    assert page.locator("svg.graph .edge.unknown").count() == 2
+    expect(page.get_by_role("main")).to_contain_text("2 steps could not be derived and are drawn dashed")
     expect(page.get_by_role("region", name="Where it comes from")).to_contain_text(
         "computed from raw.cdnow__purchases . dollars"
     )
     down = page.get_by_role("region", name="What is made from it")
     expect(down).to_contain_text("marts.fct_daily_revenue . revenue_cents")
     expect(down).to_contain_text("customer_forecast . customer_id may hold it")
+
+
+def test_rows_and_filters_are_told_apart_from_what_is_unknown(open_report: Open) -> None:
+    page = open_report(sales_document(), f"#/lineage/{REVENUE}/purchase_count")
+    expect(page.get_by_role("region", name="Where it comes from")).to_contain_text(
+        "computed from the rows of marts.fct_purchases"
+    )
+    assert page.locator("svg.graph .edge.unknown").count() == 0
+    go(page, "#/lineage/sales.marts.customer_forecast/customer_id")
+    expect(page.get_by_role("region", name="Where it comes from")).to_contain_text(
+        "from an unknown column of marts.fct_purchases"
+    )
+    assert page.locator("svg.graph .edge.unknown").count() == 1
 
 
 def test_lineage_is_searched(open_report: Open) -> None:

@@ -74,7 +74,7 @@ function figureChart(points, { title, unit, width = halfRoom() }) {
   const made = frame({ width, values, unit, labels: (area) => {
     const step = (area.right - area.left) / (line ? Math.max(1, points.length - 1) : points.length);
     x = (at) => area.left + step * (line ? at : at + 0.5);
-    return apart(points.length, area, (index) => points[index][0], line ? Math.floor(width / (16 + 8 * Math.min(16, String(points[0][0]).length))) : points.length).map((label) => ({ ...label, x: x(label.index), anchor: line ? label.anchor : "middle" }));
+    return apart(points.length, area, (index) => points[index][0], line ? Math.floor(width / (24 + 10 * Math.min(16, String(points[0][0]).length))) : points.length).map((label) => ({ ...label, x: x(label.index), anchor: line ? label.anchor : "middle" }));
   } });
   const [first, last] = [points[0], points.at(-1)];
   const high = points.reduce((best, point) => (point[1] > best[1] ? point : best));

@@ -1,9 +1,14 @@
 // What a column is made from and what is made from it, as far as that is known.
 
 const WAYS = {
-  copy: "copied from", transform: "computed from", filter: "decided by (which rows are there)",
+  copy: "copied from", transform: "computed from", filter: "its rows chosen by",
   declared: "declared to come from", unknown: "from an unknown column of",
 };
+
+const isUnsure = (edge) => edge.via === "unknown";
+
+// Without a column an edge is of the rows as such, e.g. count(*), unless which columns go in is unknown.
+const wayWords = (edge) => (edge.sourceColumn === null && !isUnsure(edge) ? "computed from the rows of" : WAYS[edge.via]);
 
 // All edges to the left and right of a column. Where the column is unknown the path ends: nothing is guessed beyond it.
 function columnPath(table, column) {
@@ -21,7 +26,7 @@ function columnPath(table, column) {
         open.push([next, nextColumn]);
       }
       // A table that is read without knowing which columns may hold this one.
-      if (side === "down") (map.get(columnKey(from, null)) || []).forEach((edge) => edges.add(edge));
+      if (side === "down") (map.get(columnKey(from, null)) || []).filter(isUnsure).forEach((edge) => edges.add(edge));
     }
   };
   walk(D.columnUp, "up");
@@ -76,7 +81,7 @@ const columnLink = (table, column) => link(column, route("lineage", table, colum
 function columnWords(table, column) {
   const up = D.columnUp.get(columnKey(table, column)) || [];
   if (!up.length) return null;
-  return h("ul", { class: "from" }, up.map((edge) => h("li", { class: edge.sourceColumn === null ? "unsure" : null }, `${WAYS[edge.via]} `,
+  return h("ul", { class: "from" }, up.map((edge) => h("li", { class: isUnsure(edge) ? "unsure" : null }, `${wayWords(edge)} `,
     nodeLink(edge.source), edge.sourceColumn === null ? null : [" . ", columnLink(edge.source, edge.sourceColumn)])));
 }
 
@@ -105,9 +110,9 @@ function wayDown(table, column) {
   const edges = columnPath(table, column).filter((edge) => !isUpstream(edge, table, column));
   const found = new Map(edges.map((edge) => [columnKey(edge.target, edge.targetColumn), edge]));
   if (!found.size) return note("Nothing in this report is made from it.");
-  return h("ul", { class: "from" }, [...found.values()].map((edge) => h("li", { class: edge.sourceColumn === null ? "unsure" : null },
+  return h("ul", { class: "from" }, [...found.values()].map((edge) => h("li", { class: isUnsure(edge) ? "unsure" : null },
     nodeLink(edge.target), " . ", columnLink(edge.target, edge.targetColumn),
-    edge.sourceColumn === null ? ` may hold it: which columns of ${shortName(edge.source)} go in could not be derived` : "")));
+    isUnsure(edge) ? ` may hold it: which columns of ${shortName(edge.source)} go in could not be derived` : "")));
 }
 
 function isUpstream(edge, table, column) {

@@ -19,7 +19,7 @@ function drawGraph({ boxes, edges, fine = [], focus = null, label }) {
   for (const edge of fine) {
     const from = port(laid, edge.source, rowOf(boxes, edge.source, edge.sourceColumn), "right");
     const to = port(laid, edge.target, rowOf(boxes, edge.target, edge.targetColumn), "left");
-    lines.append(s("path", { class: `edge on ${edge.sourceColumn === null ? "unknown" : edge.via}`, d: curve(from, bends(edge.source, edge.target), to) }));
+    lines.append(s("path", { class: `edge on ${edge.via}`, d: curve(from, bends(edge.source, edge.target), to) }));
   }
   for (const [name, box] of boxes) svg.append(drawBox(name, box, laid.place.get(name), name === focus));
   return { svg, width: laid.width + 2 * margin, height: laid.height + 2 * margin, centre: centreOf(laid, focus, margin) };

@@ -33,8 +33,8 @@ const tile = (name, state, text, address) => h("li", {}, h("h2", {}, link(name, 
 function testTile(bad) {
   const count = (states) => D.tests.filter((test) => states.includes(test.status)).length;
   const [failed, warned, silent] = [count(["fail", "error"]), count(["warn"]), count(["none", "skipped"])];
-  const state = failed ? badge("fail", plural(failed, "failing test")) : warned ? badge("warn", plural(warned, "warning")) : D.tests.length ? badge(count(["pass"]) ? "pass" : "none", count(["pass"]) ? "none failing" : "no results") : badge("none", "no tests");
-  const also = [failed && warned ? plural(warned, "warning") : null, `${number(count(["pass"]))} of ${plural(D.tests.length, "test")} passed`, silent ? `${number(silent)} without a result` : null];
+  const state = failed ? badge("fail", plural(failed, "failing test")) : warned ? badge("warn", plural(warned, "warning")) : silent ? badge("none", `${number(silent)} without a result`) : D.tests.length ? badge("pass", "none failing") : badge("none", "no tests");
+  const also = [failed && warned ? plural(warned, "warning") : null, `${number(count(["pass"]))} of ${plural(D.tests.length, "test")} passed`, silent && (failed || warned) ? `${number(silent)} without a result` : null];
   return tile("Tests", state, also.filter(Boolean).join(", "), bad.length ? "#/tests?state=attention" : "#/tests");
 }
 
@@ -64,7 +64,7 @@ function inventory() {
     ["Tables", D.tables.length ? [link(number(D.tables.length), "#/tables"), ": ", [...kinds].map(([kind, count]) => plural(count, KINDS[kind])).join(", ")] : "none"],
     ["Tests", D.tests.length ? link(number(D.tests.length), "#/tests") : "none"],
     ["Consumers", D.consumers.length ? link(number(D.consumers.length), "#/pipelines") : "none"],
-    ["Column lineage", `${plural((D.column_edges || []).length, "edge")}, ${number((D.column_edges || []).filter(([, column]) => column < 0).length)} unknown`],
+    ["Column lineage", `${plural((D.column_edges || []).length, "edge")}, ${number((D.column_edges || []).filter((edge) => D.ways[edge[4]] === "unknown").length)} unknown`],
     ["Commit", commit(D.git_commit)],
     D.image && ["Image", h("code", {}, D.image)],
     ["Written", when(D.now)],

@@ -70,7 +70,7 @@ function columnView(table, column) {
   const pairs = new Map(fine.map((edge) => [`${edge.source}\n${edge.target}`, [edge.source, edge.target, { state: "hidden" }]]));
   const drawn = drawGraph({ boxes, edges: [...pairs.values()], fine, focus: table, label: `Way of column ${column} of ${shortName(table)}; the same is below in words` });
   const described = part.columns.find((each) => each.name === column);
-  const unsure = fine.filter((edge) => edge.sourceColumn === null);
+  const unsure = fine.filter(isUnsure);
   return [title,
     h("p", { class: "lead" }, described?.description || "", " ", nodeLink(table, `Open the page of ${lastName(table)}`), " · ", link("all columns", route("lineage", table)), " · ", link("whole project", "#/lineage")),
     unsure.length ? h("p", { class: "note unsure" }, badge("unknown", "Partly unknown"), ` ${plural(unsure.length, "step")} could not be derived and ${unsure.length === 1 ? "is" : "are"} drawn dashed: `,

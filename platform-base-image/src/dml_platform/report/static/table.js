@@ -65,7 +65,7 @@ function origin(table) {
   const sources = [table.name, ...reach(table.name, "up")].map((name) => D.nodes.get(name)).filter((part) => part.kind === "raw" || part.kind === "seed");
   const outsideLake = (part) => part.up.map((name) => D.nodes.get(name)).filter((each) => ["file", "stream"].includes(each.kind));
   steps.push(["Source rows", sources.length ? h("ul", { class: "sources" }, sources.map((part) => h("li", {},
-    h("p", {}, nodeLink(part.name), outsideLake(part).length ? [" from ", outsideLake(part).map((each, at) => [at ? ", " : "", kindName(each), " ", nodeLink(each.name, each.path || lastName(each.name))])] : "",
+    h("p", {}, nodeLink(part.name), outsideLake(part).length ? [" from ", outsideLake(part).map((each, at) => [at ? ", " : "", kindName(each), " ", nodeLink(each.name, lastName(each.name)), each.description ? ` (${each.description.replace(/\.$/, "")})` : ""])] : "",
       ", snapshot ", h("code", {}, pins.get(part.name) || part.snapshot || "unknown"), pins.has(part.name) ? " (as that run read it)" : part.snapshot ? " (the newest)" : "", part.run ? [", landed by run ", runLink(part.run)] : ""),
     code(sourceQuery(part, pins.get(part.name)), `Command that shows rows of ${shortName(part.name)}`)))) : table.kind === "file" || table.kind === "stream" ? "It is a source itself, outside the lake." : "No source table is known."]);
   if (table.kind === "mart" || table.snapshot !== null) steps.push(["Its own rows", code(sqlCommand(`from ${table.name} limit 20`), "Command that shows its rows")]);
