@@ -15,6 +15,24 @@ FORECAST = dg.AssetKey(["sales", "marts", "customer_forecast"])
 HORIZON_WEEKS = 12
 MAX_TOTAL_ERROR_PCT = 20.0
 
+_CUSTOMER, _DAY = (
+    dg.TableColumnDep(asset_key=dg.AssetKey(["sales", "marts", "fct_purchases"]), column_name=name)
+    for name in ("customer_id", "purchased_date")
+)
+# A customer's history is their days with a purchase; the model is fitted to all histories together.
+LINEAGE = dg.TableColumnLineage(
+    deps_by_column={
+        "customer_id": [_CUSTOMER],
+        "as_of_date": [_DAY],
+        "horizon_weeks": [],
+        "repeat_day_count": [_CUSTOMER, _DAY],
+        "recency_weeks": [_CUSTOMER, _DAY],
+        "age_weeks": [_CUSTOMER, _DAY],
+        "alive_probability": [_CUSTOMER, _DAY],
+        "expected_purchases": [_CUSTOMER, _DAY],
+    }
+)
+
 
 @dg.asset(
     key=FORECAST,
@@ -22,7 +40,7 @@ MAX_TOTAL_ERROR_PCT = 20.0
     group_name="marts",
     owners=[OWNER],
     kinds={"pandas", "iceberg"},
-    metadata={"write_mode": "table"},
+    metadata={"write_mode": "table", "dagster/column_lineage": LINEAGE},
     retry_policy=RETRY_POLICY,
     check_specs=[
         dg.AssetCheckSpec(
