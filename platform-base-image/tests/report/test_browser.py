@@ -7,10 +7,11 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 from report_browser import Open, go
-from sample_builder import COMMIT
+from sample_builder import COMMIT, iso
 from sample_extremes import big_document, empty_document, evil_document
 from sample_report import sales_document
 
+from dml_platform.core.document import TablePoint
 from dml_platform.report import render_report
 
 pytestmark = pytest.mark.integration
@@ -25,9 +26,8 @@ def test_from_a_doubted_number_to_rows_tests_run_commit_and_owner(open_report: O
     expect(page.get_by_role("heading", level=1)).to_contain_text("marts.fct_daily_revenue")
     origin = page.get_by_role("region", name="Where its numbers come from")
     expect(origin).to_contain_text(COMMIT[:12])
-    expect(origin).to_contain_text(
-        "raw.cdnow__purchases from file source:cdnow.purchases (Files data/drop/cdnow/*.csv.gz, csv), snapshot"
-    )
+    expect(origin).to_contain_text("raw.cdnow__purchases from file source:cdnow.purchases")
+    expect(origin).to_contain_text("(Files data/drop/cdnow/*.csv.gz, csv), snapshot")
     expect(origin).to_contain_text('dml sql "from sales.raw.cdnow__purchases limit 20"')
     expect(origin.get_by_role("link", name="Sales data")).to_be_visible()
     snapshot = sales_document().tables[2].snapshot_id
@@ -40,6 +40,20 @@ def test_from_a_doubted_number_to_rows_tests_run_commit_and_owner(open_report: O
     expect(page.get_by_role("heading", level=1)).to_contain_text("marts.fct_daily_revenue")
     page.get_by_role("link", name="volume_anomalies_fct_daily_revenue").click()
     expect(page.get_by_role("main")).to_contain_text("546 rows are 2.9 standard deviations below the last 14 days.")
+
+
+def test_source_rows_are_those_that_the_run_read_not_what_landed_since(open_report: Open) -> None:
+    document = sales_document()
+    raw = document.tables[2]
+    newer = TablePoint(snapshot_id=4711, published_at=iso(0.01), row_count=70_000)
+    landed = raw.model_copy(update={"snapshot_id": 4711, "history": (newer, *raw.history)})
+    tables = tuple(landed if table is raw else table for table in document.tables)
+    page = open_report(document.model_copy(update={"tables": tables}), f"#/table/{REVENUE}")
+    origin = page.get_by_role("region", name="Where its numbers come from")
+    expect(origin).to_contain_text(f"snapshot {raw.snapshot_id} (as that run read it)")
+    expect(origin).to_contain_text(
+        "dml sql \"from sales.raw.cdnow__purchases where _loaded_at <= '2026-11-23T01:48:00.999Z' limit 20\""
+    )
 
 
 def test_every_address_opens_by_itself_and_the_way_back_works(open_report: Open) -> None:
