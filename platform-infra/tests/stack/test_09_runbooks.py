@@ -38,7 +38,7 @@ class Typist:
     release: Callable[..., str]
     settings: str = ""
     broken: str = ""
-    seen: dict[str, Any] = field(default_factory=dict)
+    seen: dict[Any, Any] = field(default_factory=dict)
 
     def type(self, text: str, cwd: Path) -> str:
         """Run a block; any command that fails ends it."""
@@ -88,8 +88,9 @@ def test_what_a_runbook_says_works(typist: Typist, block: Block) -> None:
     if block.heading == "The program":
         where = tree() if "PATH=" in block.text else copy_of_this_folder(typist.folder)
     typist.broken = block.name
-    if key in BEFORE:
-        BEFORE[key](typist)
+    if key in BEFORE and key not in typist.seen:
+        # Once for a section: it may have several blocks.
+        typist.seen[key] = BEFORE[key](typist)
     printed = typist.type(block.text, where)
     if key in AFTER:
         AFTER[key](typist, printed)
