@@ -88,6 +88,7 @@ function start() {
   window.addEventListener("hashchange", show);
   history.scrollRestoration = "manual";
   show(null);
+  (window.requestIdleCallback || setTimeout)(searchIndex);
 }
 
 start();

@@ -77,6 +77,7 @@ function drawBox(name, box, { x, y, width, height }, isFocus) {
   if (box.more) {
     group.append(s("text", { x: 14, y: BOX.head + box.columns.length * BOX.column + 15, class: "kind" }, `and ${plural(box.more, "other column")}`));
   }
+  group.append(s("rect", { class: "frame", width, height, rx: 6 }));
   return group;
 }
 

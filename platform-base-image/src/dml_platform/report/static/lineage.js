@@ -42,7 +42,7 @@ function tableView(name) {
     .map((target) => [key, target, { state: key === name || target === name ? "near" : "" }]));
   const drawn = drawGraph({ boxes, edges, focus: name, label: `Lineage of ${shortName(name)}: ${up.size} before it, ${down.size} after it` });
   const part = D.nodes.get(name);
-  return [h("h1", { tabindex: "-1" }, "Lineage of ", h("span", { class: "nowrap" }, shortName(name))),
+  return [h("h1", { tabindex: "-1" }, "Lineage of ", wrapName(shortName(name))),
     h("p", { class: "lead" }, nodeLink(name, `Open the page of ${lastName(name)}`), " · ", link("whole project", "#/lineage"), ". ",
       columns.length ? "Choose one of its columns to follow it. " : "",
       hasColumnLineage(name) || part.kind === "consumer" ? "" : "From which columns its own are made is not known."),
@@ -58,7 +58,7 @@ const nameList = (names, nothing) => (names.length ? h("ul", { class: "names" },
 
 function columnView(table, column) {
   const part = D.nodes.get(table);
-  const title = h("h1", { tabindex: "-1" }, "Lineage of ", h("span", { class: "nowrap" }, `${lastName(table)} . ${column}`));
+  const title = h("h1", { tabindex: "-1" }, "Lineage of ", wrapName(`${lastName(table)} . ${column}`));
   if (!columnNames(part).includes(column)) return missing("column", `${table}.${column}`);
   const fine = columnPath(table, column);
   const parts = touched(fine, table, column);

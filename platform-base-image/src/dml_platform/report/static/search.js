@@ -1,11 +1,13 @@
 // One index over everything that has a name, and the box that asks it.
 
+const ORDER = ["table", "consumer", "column", "test", "owner", "run"];
+const SHOWN = 12;
 let entries = null;
 
 function searchIndex() {
   if (entries) return entries;
   entries = [];
-  const put = (kind, name, hint, address, more) => entries.push({ kind, name, hint, address, text: `${name} ${hint}`.toLowerCase(), lower: name.toLowerCase(), ...more });
+  const put = (kind, name, hint, address, more) => entries.push({ kind, name, hint, address, text: `${name} ${hint}`.toLowerCase(), lower: name.toLowerCase(), last: (kind === "table" ? lastName(name) : name).toLowerCase(), ...more });
   for (const table of D.tables) put("table", table.name, `${kindName(table)} ${table.tags.join(" ")}`, route("table", table.name));
   for (const consumer of D.consumers) put("consumer", consumer.name, `${consumer.label || ""} ${consumer.kind}`.trim(), route("consumer", consumer.name));
   for (const test of D.tests) put("test", test.name || test.id, test.table ? shortName(test.table) : "", route("test", test.id));
@@ -21,15 +23,19 @@ function searchIndex() {
 function find(text, kinds) {
   const words = text.toLowerCase().split(/[\s/]+/).filter(Boolean);
   if (!words.length) return [];
-  const order = ["table", "consumer", "column", "test", "owner", "run"];
-  const found = [];
+  const ranked = [];
   for (const entry of searchIndex()) {
     if (kinds && !kinds.includes(entry.kind) || !words.every((word) => entry.text.includes(word))) continue;
-    const last = entry.kind === "table" ? lastName(entry.name).toLowerCase() : entry.lower;
-    const at = last === words[0] ? 0 : last.startsWith(words[0]) ? 1 : entry.lower.includes(words[0]) ? 2 : 3;
-    found.push([at * 10 + order.indexOf(entry.kind), entry]);
+    const fit = entry.last === words[0] ? 0 : entry.last.startsWith(words[0]) ? 1 : entry.lower.includes(words[0]) ? 2 : 3;
+    (ranked[fit * ORDER.length + ORDER.indexOf(entry.kind)] ||= []).push(entry);
   }
-  return found.sort((a, b) => a[0] - b[0] || a[1].name.length - b[1].name.length).map(([, entry]) => entry);
+  // Short names first, among those that are shown.
+  let before = 0;
+  for (const rank of ranked) {
+    if (rank && before < SHOWN) rank.sort((a, b) => a.name.length - b.name.length);
+    before += rank?.length || 0;
+  }
+  return ranked.flat();
 }
 
 let boxes = 0;
@@ -46,7 +52,7 @@ function searchBox({ label, kinds = null, to = (entry) => entry.address, onfind 
   const update = () => {
     const found = find(input.value, kinds);
     onfind?.(found, input.value.trim());
-    shown = found.slice(0, 12);
+    shown = found.slice(0, SHOWN);
     active = -1;
     list.replaceChildren(...shown.map((entry, at) => h("li", { id: `${id}-${at}`, role: "option", "aria-selected": "false",
       onpointerdown: (event) => event.preventDefault(), onclick: () => go(entry) },
