@@ -46,6 +46,11 @@ def impact(
             "Write e.g. 'dml impact fct_purchases.amount_cents', or 'dml impact --changed --base main'.",
         )
     lake = open_lake()
+    changes: list[Change] = []
+    if changed:
+        for each in [get_project(project)] if project else find_projects():
+            if each.dbt_dir.is_dir():
+                changes += changes_since(each, lake, base)
     graph = Graph.of(_documents(lake, project))
     if subject is not None:
         found = find_impact(graph, *graph.resolve(subject))
@@ -56,10 +61,6 @@ def impact(
         else:
             _print(console, found)
         return
-    changes: list[Change] = []
-    for each in [get_project(project)] if project else find_projects():
-        if each.dbt_dir.is_dir():
-            changes += changes_since(each, lake, base)
     impacts = [find_impact(graph, c.table, c.column) for c in changes if c.what != "added" and c.table in graph.columns]
     if as_json:
         document = {"base": base, "changes": [asdict(c) for c in changes], "impacts": [i.as_dict() for i in impacts]}
@@ -120,10 +121,11 @@ def _check_out(project: Project, base: str, folder: Path) -> Path | None:
     """The project's folder as it was at a commit; None if it was not there."""
     what = f"cannot compare with {base!r}"
     prefix = _git(project.root, "rev-parse", "--show-prefix", what=what).decode().strip()
-    _git(project.root, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}", what=what)
-    if not _git(project.root, "ls-tree", "--full-tree", base, f"{prefix}dbt/dbt_project.yml", what=what).strip():
+    top = Path(_git(project.root, "rev-parse", "--show-toplevel", what=what).decode().strip())
+    _git(top, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}", what=what)
+    if not _git(top, "ls-tree", "--full-tree", base, f"{prefix}dbt/dbt_project.yml", what=what).strip():
         return None
-    packed = _git(project.root, "archive", "--format=tar", f"{base}:{prefix}", what=what)
+    packed = _git(top, "archive", "--format=tar", f"{base}:{prefix}", what=what)
     with tarfile.open(fileobj=BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
     packages = project.dbt_dir / "dbt_packages"

@@ -88,7 +88,7 @@ class Graph:
             ConfigError: nothing, or more than one thing, has that name.
         """
         wanted = text.strip().removeprefix("./").lower()
-        found = [(name, None) for name in self._tables_named(wanted)]
+        found: list[tuple[str, str | None]] = [(name, None) for name in self._tables_named(wanted)]
         if not found and "." in wanted:
             table, column = wanted.rsplit(".", 1)
             names = self._tables_named(table)
@@ -134,7 +134,7 @@ class Graph:
 def find_impact(graph: Graph, table: str, column: str | None = None) -> Impact:
     """What is downstream of a table, or of one column."""
     reached: dict[str, dict[str, Any]] = {}
-    start = [column] if column else [*graph.columns.get(table, {}).values(), None]
+    start: list[str | None] = [column] if column else [*graph.columns.get(table, {}).values(), None]
     pending: list[tuple[str, str | None, str, int]] = [(table, name, "column", 0) for name in start]
     seen = {(t, name, how) for t, name, how, _ in pending}
     while pending:
@@ -213,7 +213,7 @@ def _with_dependants(graph: Graph, table: str, column: str | None, affected: tup
             if (used := names & set(c.depends_on))
         ]
         pipelines += [p.name for p in document.pipelines if names & set(p.tables)]
-    people = [a.owner for a in affected] + [c["owner"] for c in consumers]
+    people: list[str | None] = [*(a.owner for a in affected), *(str(c["owner"] or "") for c in consumers)]
     return Impact(
         subject=f"{table}.{column}" if column else table,
         owner=owner_of(graph, table),
