@@ -75,6 +75,9 @@ def lock(session: nox.Session) -> None:
         session.run(*COMPILE, what, *follow, "-o", locked, *session.posargs)
         follow += ["-c", locked]
         pins |= set(re.findall(r"^(\S+==.+?) \\$", Path(locked).read_text(), re.MULTILINE))
+    # DVC lives in an environment of its own: see docs/versioning.md.
+    for apart in sorted(Path("src").glob("dml_platform/*/requirements/*.in")):
+        session.run(*COMPILE, str(apart), "-o", str(apart.with_suffix(".txt")), *session.posargs)
     header = "# The versions that dml-platform is tested with, for `uv pip compile -c`; made by nox -s lock.\n"
     CONSTRAINTS.write_text(header + "".join(f"{pin}\n" for pin in sorted(pins)))
 
