@@ -16,6 +16,7 @@ from dml_platform.catalog.refresh import refresh
 from dml_platform.core.project import Project
 from dml_platform.core.settings import load_settings
 from dml_platform.lake import Lake
+from dml_platform.report.asset import publish_report
 
 
 def finish_run(
@@ -38,7 +39,13 @@ def finish_run(
         return [made[:1].upper() + made[1:]]
     document, place = made
     late = sum(" is late: " in notice for notice in document.notices)
-    return [f"Catalogue document: {len(document.tables)} tables, {len(document.tests)} tests, {late} late, in {place}"]
+    said = [f"Catalogue document: {len(document.tables)} tables, {len(document.tests)} tests, {late} late, in {place}"]
+    if lake.settings.is_s3:  # on a laptop 'dml report' makes it when somebody wants it
+        try:
+            said.append(f"Report: {publish_report(lake.settings, document)}")
+        except Exception as error:  # noqa: BLE001 - a page; the next run makes it anew
+            said.append(f"The report was not published: {error}")
+    return said
 
 
 def failed_steps(events: Any) -> dict[str, str]:

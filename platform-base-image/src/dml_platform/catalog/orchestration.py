@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
 
 from dml_platform.catalog.draft import Draft, parse_owner
 from dml_platform.core.document import ColumnEdge, Pipeline, Test
-from dml_platform.core.errors import ConfigError
+from dml_platform.core.errors import ConfigError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 
@@ -20,9 +22,11 @@ _COLUMN_LINEAGE = "dagster/column_lineage"
 
 def load_definitions(project: Project) -> dg.Definitions | None:
     """The project's definitions where its package can be imported, as in Dagster and in ``dml``."""
+    if str(project.root) not in sys.path:
+        sys.path.insert(0, str(project.root))
     try:
         found = getattr(importlib.import_module(project.module), "defs", None)
-    except ImportError:
+    except (ImportError, PlatformError, dg.DagsterError):
         return None
     return found if isinstance(found, dg.Definitions) else None
 
@@ -46,10 +50,13 @@ def read_definitions(draft: Draft, defs: dg.Definitions) -> tuple[Pipeline, ...]
             tags=tuple(tag for tag in spec.tags if not tag.startswith("dagster/")),
         )
         _connect(draft, spec, name)
+    dbt_checks = {
+        check.key for assets in graph.assets_defs for check in assets.check_specs if _DBT in (check.metadata or {})
+    }
     for key in graph.asset_check_keys:
         node = graph.get(key)
         name = _table_name(key.asset_key)
-        if name in draft.tables and not _is_dbt_check(defs, key):
+        if name in draft.tables and key not in dbt_checks:
             test_id = check_id(key)
             draft.tests[test_id] = Test(
                 id=test_id, name=key.name, kind="check", table=name, description=node.description or ""
@@ -139,14 +146,6 @@ def _targets(sensor: Any) -> set[str]:
     return {target.job_name for target in getattr(sensor, "targets", None) or () if hasattr(target, "job_name")}
 
 
-def _is_dbt_check(defs: dg.Definitions, key: dg.AssetCheckKey) -> bool:
-    for assets in defs.resolve_asset_graph().assets_defs:
-        for spec in assets.check_specs:
-            if spec.key == key:
-                return _DBT in (spec.metadata or {})
-    return False
-
-
 def _table_name(key: dg.AssetKey) -> str | None:
     try:
         return TableRef.parse(".".join(key.path)).dotted
@@ -162,6 +161,4 @@ def _figures(metadata: Mapping[str, Any]) -> str | None:
 
 
 def _iso(timestamp: float) -> str:
-    from datetime import datetime, timezone
-
     return datetime.fromtimestamp(timestamp, tz=timezone.utc).isoformat(timespec="milliseconds")

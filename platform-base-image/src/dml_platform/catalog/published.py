@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from itertools import islice
@@ -101,7 +102,10 @@ def _moment(text: str | None) -> datetime | None:
     """DuckDB's text of a date or time; one without a zone is in UTC."""
     if not text:
         return None
-    text = f"{text}:00" if text[-3:-2] in "+-" and len(text) > 10 else text
+    if len(text) > 10 and text[-3] in "+-":
+        text = f"{text}:00"
+    # Python 3.10 takes three or six digits only.
+    text = re.sub(r"\.(\d+)", lambda found: f".{found.group(1):0<6}"[:7], text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
