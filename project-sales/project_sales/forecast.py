@@ -62,6 +62,51 @@ class HoldoutCheck:
     weekly: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class MadeForecast:
+    """A forecast of every customer, the model that made it, and how such a model did in weeks it had not seen."""
+
+    forecast: pd.DataFrame
+    model: BgNbd
+    holdout: HoldoutCheck
+
+
+def make_forecast(purchases: pd.DataFrame, *, horizon_weeks: int, calibration_weeks: int) -> MadeForecast:
+    """Fit the model to the whole history, check it against held-out weeks and forecast every customer.
+
+    Args:
+        purchases: columns ``customer_id`` and ``purchased_date``.
+        horizon_weeks: how far to look ahead.
+        calibration_weeks: weeks that the checked model sees.
+    Raises: PermanentError: the model cannot be fitted, or its forecast must not be published.
+    """
+    model = fit_bgnbd(summarize_customers(purchases))
+    holdout = check_holdout(purchases, calibration_weeks=calibration_weeks)
+    forecast = forecast_purchases(model, purchases, weeks=horizon_weeks)
+    check_forecast(forecast, customer_count=purchases["customer_id"].nunique())
+    return MadeForecast(forecast, model, holdout)
+
+
+def check_forecast(forecast: pd.DataFrame, *, customer_count: int) -> None:
+    """Refuse a forecast that must not be published: it is written as soon as the asset yields it.
+
+    Raises: PermanentError: says what is wrong with its rows.
+    """
+    expected = forecast["expected_purchases"]
+    problems = {
+        f"it has {len(forecast):,} rows for {customer_count:,} customers": len(forecast) != customer_count,
+        "a customer occurs more than once": forecast["customer_id"].duplicated().any(),
+        f"values are missing in {', '.join(forecast.columns[forecast.isna().any()])}": forecast.isna().to_numpy().any(),
+        "expected_purchases is negative or infinite": ((expected < 0) | (expected == float("inf"))).any(),
+    }
+    if found := [problem for problem, is_there in problems.items() if is_there]:
+        raise PermanentError(
+            "cannot publish 'sales.marts.customer_forecast'",
+            "; ".join(found),
+            "Check the newest purchases in fct_purchases and the fitted model; the last forecast is still published.",
+        )
+
+
 def summarize_customers(purchases: pd.DataFrame, *, through: pd.Timestamp | None = None) -> pd.DataFrame:
     """Reduce purchases to what the model needs to know of each customer.
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from dml_platform.core.errors import PermanentError
 
-from project_sales.assets import check_forecast, purchase_forecast
+from project_sales.assets import purchase_forecast
+from project_sales.forecast import check_forecast
 
 GOOD = pd.DataFrame({"customer_id": [1, 2, 3], "alive_probability": [0.1, 0.5, 1.0], "expected_purchases": [0, 0.2, 3]})
 
