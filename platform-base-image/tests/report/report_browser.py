@@ -1,4 +1,7 @@
-"""A real browser, and pages opened in it from a file, as a person does."""
+"""A real browser, and pages opened in it from a file, as a person does.
+
+It ends with its module: its event loop would be in the way of what Dagster runs in the same thread.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ ARGUMENTS = [
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium or google-chrome on the path")

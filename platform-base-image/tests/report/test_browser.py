@@ -206,7 +206,7 @@ def test_copy_and_save_give_the_names(open_report: Open) -> None:
 
 
 def test_three_hundred_models_are_quick(open_report: Open) -> None:
-    """Best of three: a busy machine is not the page's fault."""
+    """Best of three for each: a busy machine is not the page's fault."""
     text = render_report(big_document(300))
     first, search, graph = [], [], []
     for _ in range(3):
@@ -214,11 +214,11 @@ def test_three_hundred_models_are_quick(open_report: Open) -> None:
         first.append(page.evaluate("performance.getEntriesByType('paint').at(-1).startTime"))
         search.append(
             page.evaluate(
-                """() => { const box = document.querySelector('#search-all'); let worst = 0;
+                """() => { const box = document.querySelector('#search-all'); const took = [];
                 for (const text of ['c', 'co', 'column_7', 'mar_area3', 'unique_raw_1']) {
                   box.value = text; const from = performance.now(); box.dispatchEvent(new Event('input'));
-                  document.body.offsetHeight; worst = Math.max(worst, performance.now() - from); }
-                return worst; }"""
+                  document.body.offsetHeight; took.push(performance.now() - from); }
+                return took; }"""
             )
         )
         go(page, "#/lineage")
@@ -227,5 +227,5 @@ def test_three_hundred_models_are_quick(open_report: Open) -> None:
         page.context.close()
     print(f"first render {first} ms, search {search} ms, lineage of 300 {graph} ms")
     assert min(first) <= 1000
-    assert min(search) <= 100
+    assert max(min(times) for times in zip(*search, strict=True)) <= 100
     assert min(graph) <= 1000
