@@ -11,6 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,6 +151,8 @@ def _typed(values: list[Any], schema: dict[str, Any]) -> pa.Array:
     kinds = schema.get("type")
     kind = next((k for k in (kinds if isinstance(kinds, list) else [kinds]) if k != "null"), None)
     if kind == "string" and schema.get("format") == "date-time":
-        return pa.array(values, pa.string()).cast(pa.timestamp("us", tz="UTC"))
+        moments = [datetime.fromisoformat(v.replace("Z", "+00:00")) if v else None for v in values]
+        zoned = [m.replace(tzinfo=timezone.utc) if m and m.tzinfo is None else m for m in moments]
+        return pa.array(zoned, pa.timestamp("us", tz="UTC"))
     plain = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(), "string": pa.string()}
     return pa.array(values, plain[kind]) if kind in plain else pa.array(values)

@@ -120,11 +120,18 @@ class FakeAirbyte:
         if method == "delete":
             job.statuses = ["cancelled"]
         elif len(job.statuses) > 1:
+            if job.statuses[1] == "succeeded":
+                self._deliver(job)
             job.statuses.pop(0)
-            if job.status == "succeeded" and not job.delivered:
-                job.rows, job.size = self.deliver()
-                job.delivered = True
         return 200, self.describe(job)
+
+    def _deliver(self, job: FakeJob) -> None:
+        try:
+            job.rows, job.size = self.deliver()
+        except Exception as error:
+            self.violations.append(f"the job could not deliver: {error!r}")
+            raise
+        job.delivered = True
 
     def _sign_in(self, body: Any) -> tuple[int, Any]:
         if (body["client_id"], body["client_secret"]) != (CLIENT_ID, CLIENT_SECRET):

@@ -34,8 +34,9 @@ _PARQUET_TYPES = {
 }
 _MAX_LINE = 24 << 20  # of a record Airbyte takes 20 MB; DuckDB allocates twice this for each thread
 _DAY = r"\d{4}-\d{2}-\d{2}"
-_TIME = _DAY + r"[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?"
-_TEXT_TYPES = {"DATE": _DAY, "TIMESTAMP": _TIME, "TIMESTAMPTZ": _TIME + r" ?(Z|[+-]\d{2}(:?\d{2})?)"}
+# As by the protocol a moment has a zone unless the schema says otherwise, which a text alone does not tell.
+_MOMENT = _DAY + r"[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}(:?\d{2})?))?"
+_TEXT_TYPES = {"DATE": _DAY, "TIMESTAMPTZ": _MOMENT}
 
 
 def plan_airbyte(
