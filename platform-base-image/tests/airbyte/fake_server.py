@@ -64,10 +64,12 @@ class FakeAirbyte:
         self.script = ["pending", "running", "succeeded"]
         self.token_lives_s = 900.0
         self.token_says_s: int | None = None
+        self.token_uses = 1_000_000
         self.delay_s = 0.0
         self.jobs: list[FakeJob] = []
         self.faults: list[Fault] = []
         self.tokens: dict[str, float] = {}
+        self.uses: dict[str, int] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.violations: list[str] = []
         self.description = Description()
@@ -103,6 +105,9 @@ class FakeAirbyte:
             return self._sign_in(body)
         if token is None or self.tokens.get(token, 0.0) < time.monotonic():
             return _problem(401, "invalid-api-key", "The token is expired or unknown.")
+        self.uses[token] = self.uses.get(token, 0) + 1
+        if self.uses[token] >= self.token_uses:
+            self.tokens[token] = 0.0
         if path.startswith("/connections/"):
             found = path.removeprefix("/connections/") == self.connection["connectionId"]
             return (200, self.connection) if found else _problem(404, "resource-not-found", "No such connection.")

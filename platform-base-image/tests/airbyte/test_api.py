@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,11 @@ def test_a_job_that_does_not_succeed(
 
 
 def test_a_token_that_ends_is_fetched_again(airbyte: FakeAirbyte, api_settings: Settings) -> None:
-    airbyte.token_lives_s, airbyte.token_says_s = 0.15, 900  # shorter than it says: 401
-    airbyte.script = [*["running"] * 30, "succeeded"]
+    airbyte.token_uses = 3  # less than its 900 s
+    airbyte.script = [*["running"] * 6, "succeeded"]
     assert sync(airbyte, api_settings).job_id == 100
-    assert airbyte.count("post", "/applications/token") > 1
-    assert 401 in [status for _, _, status in airbyte.requests]
+    assert airbyte.count("post", "/applications/token") == 3
+    assert [status for _, _, status in airbyte.requests].count(401) == 2
 
 
 def test_a_token_is_fetched_before_it_ends(airbyte: FakeAirbyte, api_settings: Settings) -> None:
@@ -278,10 +279,21 @@ def test_a_secret_in_a_file_may_be_replaced_meanwhile(
         Fault("get", "/jobs/", 401, times=99),
     ],
 )
+@pytest.mark.parametrize("in_file", [False, True])
 def test_no_line_and_no_error_has_a_secret(
-    airbyte: FakeAirbyte, api_settings: Settings, caplog: pytest.LogCaptureFixture, fault: Fault | None
+    airbyte: FakeAirbyte,
+    api_settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    fault: Fault | None,
+    in_file: bool,
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    if in_file:
+        (tmp_path / "secret").write_text(CLIENT_SECRET)
+        api_settings = with_settings(api_settings, client_secret=None, client_secret_file=tmp_path / "secret")
+    # Each parameter's fault counts down: a second test must not find it used up.
+    fault = replace(fault, times=99) if fault else None
     airbyte.faults += [fault] if fault else []
     said: list[str] = []
     try:

@@ -6,7 +6,6 @@ Only asks and tells; what a job's success means for the lake is not decided here
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from dml_platform.core.errors import ConfigError, PermanentError, PlatformError, RetryableError
+from dml_platform.airbyte.api_errors import BusyError, Explainer, RefusedTokenError
+from dml_platform.core.errors import ConfigError, RetryableError
 from dml_platform.core.settings import AirbyteSettings
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _EARLY_S = 30.0  # a token is not used in the last seconds of its life
 _MAX_WAIT_S = 60.0
-_RETRYABLE = frozenset({408, 425, 429})
 # A job that waits for its next attempt is "incomplete"; only these are its end.
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -44,10 +43,6 @@ class Job:
         return self.status in FINAL
 
 
-class JobRunsError(RetryableError):
-    """Airbyte does not start a job because one of the connection is there already."""
-
-
 class AirbyteApi:
     """A client that signs in, and tries again where that can help. Close it after use.
 
@@ -65,6 +60,8 @@ class AirbyteApi:
         self._what = what
         self._say = progress or (lambda _: None)
         self._url = _base_url(settings, what)
+        self._explain = Explainer(what, self._url, self._mask)
+        self._secrets: set[str] = set()
         self._token: SecretStr | None = None
         self._token_ends = 0.0
         self._read_secret()
@@ -143,13 +140,13 @@ class AirbyteApi:
             try:
                 with self._explained(about):
                     return call(self._sdk())
-            except _RefusedToken:
+            except RefusedTokenError:
                 # The token was revoked or lived shorter than was said; once, or it is not the token.
                 if signed_in_again:
-                    raise self._unauthorized("Airbyte refuses (401) the token that it just gave") from None
+                    raise self._explain.unauthorized("Airbyte refuses (401) the token that it just gave") from None
                 signed_in_again, self._token = True, None
                 attempt -= 1
-            except _BusyError as error:
+            except BusyError as error:
                 if attempt >= attempts:
                     raise
                 wait = self._wait(attempt, error.retry_after_s)
@@ -197,15 +194,15 @@ class AirbyteApi:
             headers={"Accept": "application/json"},
         )
         if answer.status_code in (400, 401, 403):
-            raise self._unauthorized(f"Airbyte does not know the client or its secret ({answer.status_code})")
+            raise self._explain.unauthorized(f"Airbyte does not know the client or its secret ({answer.status_code})")
         if answer.status_code != 200:
-            raise self._refused("the token", answer.status_code, answer.headers, "")
+            raise self._explain.refused("the token", answer.status_code, answer.headers, "")
         try:
             document = answer.json()
-            self._token = SecretStr(str(document["access_token"]))
+            self._token = self._remember(str(document["access_token"]))
             lives_s = float(document.get("expires_in", 180))
         except (ValueError, KeyError, TypeError, AttributeError):  # their text may hold the token
-            raise self._no_api() from None
+            raise self._explain.no_api() from None
         self._token_ends = asked + max(lives_s - _EARLY_S, lives_s / 2)
 
     def _read_secret(self) -> SecretStr:
@@ -213,7 +210,7 @@ class AirbyteApi:
         if settings.client_secret_file is None:
             if settings.client_secret is None:
                 raise _not_set(self._what, "DML_AIRBYTE__CLIENT_SECRET_FILE")
-            return settings.client_secret
+            return self._remember(settings.client_secret.get_secret_value())
         try:
             secret = settings.client_secret_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -223,7 +220,17 @@ class AirbyteApi:
                 f"the client's secret cannot be read from {settings.client_secret_file} ({reason})",
                 "Correct DML_AIRBYTE__CLIENT_SECRET_FILE.",
             ) from None
+        return self._remember(secret)
+
+    def _remember(self, secret: str) -> SecretStr:
+        """From now on it is blanked out of what the server says."""
+        self._secrets |= {secret} - {""}
         return SecretStr(secret)
+
+    def _mask(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     @contextlib.contextmanager
     def _explained(self, about: str) -> Iterator[None]:
@@ -236,81 +243,17 @@ class AirbyteApi:
             yield
             return
         except errors.ResponseValidationError:
-            found = self._no_api()
+            found = self._explain.no_api()
         except errors.AirbyteAPIError as error:
-            found = self._refused(about, error.status_code, error.headers, error.body)
+            found = self._explain.refused(about, error.status_code, error.headers, error.body)
         except (errors.NoResponseError, httpx.TransportError) as error:
             kind = "does not answer in time" if isinstance(error, httpx.TimeoutException) else "is not reached"
-            found = _BusyError(
+            found = BusyError(
                 self._what, f"Airbyte {kind} ({type(error).__name__})", "Check DML_AIRBYTE__SERVER_URL and the server."
             )
         except httpx.HTTPError as error:
             found = RetryableError(self._what, f"Airbyte's answer broke off ({type(error).__name__})", "Run it again.")
         raise found from None
-
-    def _refused(self, about: str, status: int, headers: Any, body: str) -> PlatformError:
-        reason = self._reason(body)
-        said = f": {reason}" if reason else ""
-        if status == 401:
-            return _RefusedToken(self._what, "Airbyte refuses the token (401)", "Run it again.")
-        if status == 409:
-            return JobRunsError(self._what, f"a job of {about} is there already{said}", "Wait for its end.")
-        if status == 403:
-            return PermanentError(
-                self._what,
-                f"Airbyte does not let this client use {about} (403{said})",
-                "Give the application access to the connection's workspace.",
-            )
-        if status == 404:
-            return ConfigError(
-                self._what,
-                f"Airbyte has no {about} (404{said})",
-                "Correct connection_id in config/sources.yaml, or DML_AIRBYTE__SERVER_URL.",
-            )
-        if status in _RETRYABLE or status >= 500:
-            why = f"Airbyte is busy ({status}{said})" if status == 429 else f"Airbyte has a fault ({status}{said})"
-            busy = _BusyError(self._what, why, "Wait a little and run it again; Airbyte's own log says more.")
-            busy.retry_after_s = _retry_after(headers)
-            return busy
-        if 400 <= status < 500:
-            return PermanentError(
-                self._what, f"Airbyte refuses the request for {about} ({status}{said})", "Check the connection there."
-            )
-        return self._no_api()
-
-    def _unauthorized(self, why: str) -> ConfigError:
-        return ConfigError(
-            self._what, why, "Correct DML_AIRBYTE__CLIENT_ID and the client's secret (Airbyte: Settings, Applications)."
-        )
-
-    def _no_api(self) -> ConfigError:
-        return ConfigError(
-            self._what, f"{self._url} does not answer as Airbyte's public API", "Correct DML_AIRBYTE__SERVER_URL."
-        )
-
-    def _reason(self, body: str) -> str:
-        """The problem's own words, without what must not be shown."""
-        try:
-            document = json.loads(body)
-        except ValueError:
-            return ""
-        if not isinstance(document, dict):
-            return ""
-        named = next((str(document[key]) for key in ("detail", "message", "title") if document.get(key)), "")
-        for secret in (self._token, self._settings.client_secret):
-            if secret is not None and secret.get_secret_value():
-                named = named.replace(secret.get_secret_value(), "***")
-        return " ".join(named.split())[:200].rstrip(".")
-
-
-class _RefusedToken(RetryableError):
-    """A request came back with 401."""
-
-
-class _BusyError(RetryableError):
-    """The same request may go through soon."""
-
-    retry_after_s: float | None = None
 
 
 class _NoAsync:
@@ -344,14 +287,6 @@ def _not_set(what: str, name: str) -> ConfigError:
     return ConfigError(
         what, f"it has a connection_id, but {name} is not set", "Set it, or connection_id: null to run the program."
     )
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds that the server asks to wait; a date is not read as such."""
-    try:
-        return max(0.0, float(headers.get("Retry-After", "")))
-    except ValueError:
-        return None
 
 
 def _present(found: _T | None, what: str) -> _T:

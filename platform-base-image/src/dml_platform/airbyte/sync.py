@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dml_platform.airbyte.api import AirbyteApi, Job, JobRunsError
+from dml_platform.airbyte.api import AirbyteApi, Job
+from dml_platform.airbyte.api_errors import JobRunsError
 from dml_platform.airbyte.config import AirbyteSource
 from dml_platform.airbyte.environment import Progress
 from dml_platform.core.errors import ConfigError, PlatformError, RetryableError, SourceError
