@@ -55,7 +55,9 @@ def failed_steps(events: Any) -> dict[str, str]:
         if isinstance(event, dg.DagsterEvent) and event.is_step_failure:
             data = event.step_failure_data
             said = data.user_failure_data.description if data.user_failure_data else None
-            found[str(event.step_key)] = (said or (data.error.message if data.error else "") or "failed").strip()
+            # What the asset raised is below Dagster's own error.
+            raised = data.error.cause if data.error and data.error.cause else data.error
+            found[str(event.step_key)] = (said or (raised.message if raised else "") or "failed").strip()
     return found
 
 
@@ -89,7 +91,7 @@ class _Executor(InProcessExecutor):
             yield event
         run = plan_context.dagster_run
         for text in self._finish(plan_context.instance, run.run_id, failed):
-            yield dg.DagsterEvent.engine_event(plan_context, text)
+            plan_context.log.info(text)
 
 
 def _finish(project: Project, instance: dg.DagsterInstance, run_id: str, failed: Mapping[str, str]) -> list[str]:

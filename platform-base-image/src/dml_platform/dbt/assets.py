@@ -11,6 +11,7 @@ from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord
 from dml_platform.dbt.changes import find_unchanged, fingerprint
+from dml_platform.dbt.packages import ELEMENTARY, absence
 from dml_platform.dbt.results import BuildResult, NodeResult
 from dml_platform.dbt.runner import build, ensure_manifest
 from dml_platform.lake import Lake
@@ -65,6 +66,7 @@ def build_dbt_assets(project: Project, *, plots: Mapping[str, Plot] | None = Non
     @dbt_assets(
         manifest=ensure_manifest(project),
         dagster_dbt_translator=LakeTranslator(project),
+        exclude=f"package:{ELEMENTARY.name}",
         name=f"{project.name}_dbt",
         required_resource_keys={"lake"},
         retry_policy=RETRY_POLICY,
@@ -86,7 +88,9 @@ def _build(
         if node.resource_type not in ("test", "unit_test") or node.status != "pass":
             context.log.info(f"{node.status} {node.resource_type} {node.name} ({node.duration_s:.2f} s)")
 
-    run_id, selection = short_run_id(context.run_id), _selection(context)
+    if missing := absence(project.dbt_dir):
+        context.log.warning(f"{missing}.")
+    run_id, selection = short_run_id(context.run.run_id), _selection(context)
     if config.if_changed and not config.full_refresh and (good := find_unchanged(project, lake)):
         context.log.info(f"Nothing new: what run {good.run_id} published is still what a build would make.")
         with recorded(project, lake, run_id=run_id, step="unchanged") as notes:
