@@ -16,7 +16,7 @@ from typing import Any
 from dml_infra.core import ContainerState, Core
 from dml_infra.dagster_api import Location
 from dml_infra.drivers import StackDriver
-from dml_infra.errors import InfraError, RetryableError
+from dml_infra.errors import EngineError, InfraError, RetryableError
 from dml_infra.installation import Installation
 from dml_infra.offers import Baseline, bad_image, baseline_of, check_loaded, check_offer
 from dml_infra.registry import CodeLocation
@@ -205,6 +205,10 @@ class Rollout:
     def _apply(self, project: str, *servers: Server) -> None:
         stack = stack_name(self._installation, project)
         unique = {server.key: server for server in servers}
+        for server in unique.values():
+            # Also of what runs already: an image that lost its name on this host would stop Compose, on the way back too.
+            with contextlib.suppress(EngineError):  # Compose says it again, of the one it needs
+                self._core.ensure_image(server.image)
         self._driver.apply(stack, render_stack(self._installation, project, unique.values()), {})
 
     def _wait_healthy(self, server: Server, restarts: int = 0) -> None:

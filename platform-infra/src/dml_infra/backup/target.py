@@ -98,7 +98,7 @@ class FolderTarget:
                 raise
         except OSError as error:
             raise PermanentError(
-                f"cannot write {path}", str(error), "Make room, or give another --target that can be written."
+                f"cannot write {path}", str(error), "Make room, or give another --to that can be written."
             ) from error
 
     @contextlib.contextmanager

@@ -92,7 +92,7 @@ def check_images(installation: Installation) -> Iterator[Finding]:
     for image, problem in found.items():
         if problem:
             fix = (
-                f"docker build images/dagster, or: docker pull {image}"
+                f"docker build --file images/dagster/Dockerfile --tag {image} . or: docker pull {image}"
                 if registry_of(image) is None
                 else (
                     f"Correct the name or the access to {registry_of(image)} (docker login), or bring it: docker load."
