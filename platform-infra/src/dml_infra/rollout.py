@@ -206,7 +206,7 @@ class Rollout:
         stack = stack_name(self._installation, project)
         unique = {server.key: server for server in servers}
         for server in unique.values():
-            # Also of what runs already: an image that lost its name on this host would stop Compose, on the way back too.
+            # Of what runs already too: an image that lost its name here would stop Compose, also on the way back.
             with contextlib.suppress(EngineError):  # Compose says it again, of the one it needs
                 self._core.ensure_image(server.image)
         self._driver.apply(stack, render_stack(self._installation, project, unique.values()), {})
