@@ -6,6 +6,7 @@ after the profile is read and before macros are.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dbt.plugins.manager import dbtPlugin
@@ -27,6 +28,7 @@ class LakeMacros(dbtPlugin):  # type: ignore[misc]
         if duckdb is None:
             return
         folder = Path(dml_platform.dbt.__file__).parent / "macros"
+        _tell_yaml()
         FACTORY.plugins[MACROS] = AdapterPlugin(
             adapter=duckdb.adapter,
             credentials=duckdb.credentials,
@@ -43,6 +45,17 @@ class LakeMacros(dbtPlugin):  # type: ignore[misc]
             project_name=duckdb.project_name,
             dependencies=[*duckdb.dependencies, MACROS],
         )
+
+
+def _tell_yaml() -> None:
+    """Say whether Elementary is installed, also in a terminal: dbt took its copy of the environment before."""
+    from dbt.flags import get_flags
+    from dbt_common.context import get_invocation_context
+
+    from dml_platform.dbt.packages import FLAG, set_flag
+
+    set_flag(Path(get_flags().PROJECT_DIR))
+    get_invocation_context()._env[FLAG] = os.environ[FLAG]
 
 
 plugins = [LakeMacros]

@@ -83,6 +83,6 @@ def parse_owner(text: str | None) -> Owner | None:
 
 def _kind(name: str) -> Kind | None:
     try:
-        return KINDS[TableRef.parse(name).layer]
+        return KINDS.get(TableRef.parse(name).layer)
     except ConfigError:
         return None

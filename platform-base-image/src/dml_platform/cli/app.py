@@ -247,6 +247,34 @@ def catalog_write(project: ProjectOption = None) -> None:
     catalog.write(console, project)
 
 
+@app.command()
+def reproduce(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Its id, as `dml history` shows it.")],
+    project: ProjectOption = None,
+    repo: Annotated[
+        str | None, typer.Option("--repo", help="Address of the git repository, where it is not the one around you.")
+    ] = None,
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="Try the commit although files had been changed since.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Make a run's tables again from its commit and inputs, and compare; exit code 3: not the same."""
+    from dml_platform.cli import reproduce
+
+    raise typer.Exit(
+        reproduce.run(
+            run_id,
+            console,
+            errors,
+            project_name=project,
+            repo=repo,
+            allow_dirty=allow_dirty,
+            as_json=as_json,
+        )
+    )
+
+
 # All words after it are DVC's, its options and --help included.
 @app.command(
     "dvc",
@@ -262,6 +290,18 @@ def run_dvc(context: typer.Context) -> None:
     from dml_platform.cli import dvc
 
     raise typer.Exit(dvc.run(context.args, console, errors))
+
+
+elementary_app = typer.Typer(no_args_is_help=True, help="Elementary's anomaly tests: install what they need.")
+app.add_typer(elementary_app, name="elementary")
+
+
+@elementary_app.command("install")
+def elementary_install(project: ProjectOption = None) -> None:
+    """Install Elementary's dbt package into the project, from DML_DBT_PACKAGES_MIRROR."""
+    from dml_platform.cli import elementary
+
+    elementary.install(project, console)
 
 
 @app.command()

@@ -45,6 +45,9 @@ def check(console: Console, here: Path) -> bool:
     good &= _line(console, "duckdb extensions", _extensions)
     good &= _line(console, "lake", lambda: f"{len(lake.tables())} tables in {settings[0].warehouse}")
     good &= _line(console, "projects", lambda: _projects(here))
+    good &= _line(console, "catalogue", lambda: _catalogue(here, settings[0]))
+    good &= _line(console, "services", lambda: _services(settings[0]))
+    good &= _line(console, "elementary", lambda: _elementary(here))
     return good
 
 
@@ -66,6 +69,26 @@ def _line(console: Console, name: str, probe: Callable[[], str]) -> bool:
         return False
     console.print(f"[green]ok[/]    {name}: {escape(found)}", highlight=False, soft_wrap=True)
     return True
+
+
+def _catalogue(here: Path, settings: Settings) -> str:
+    from dml_platform.catalog.store import read_document
+
+    found = []
+    for project in find_projects(here):
+        document = read_document(settings, project.name)
+        written = f"written {document.generated_at[:16].replace('T', ' ')}" if document else "none yet, a run writes it"
+        found.append(f"{project.name} {written}")
+    return "; ".join(found) or "no project here"
+
+
+def _services(settings: Settings) -> str:
+    """What else is spoken to, by the setting that says where it is; without it the platform does as well as it can."""
+    places = {
+        "Airbyte (DML_AIRBYTE__SERVER_URL)": settings.airbyte.server_url,
+        "Dagster for links (DML_DAGSTER_URL)": settings.dagster_url,
+    }
+    return ", ".join(f"{name}: {place or 'not set'}" for name, place in places.items())
 
 
 def _versions() -> str:
@@ -95,6 +118,15 @@ def _extensions() -> str:
         for name in names:
             engine.load_extension(connection, name)
     return f"{', '.join(names)} load without network"
+
+
+def _elementary(here: Path) -> str:
+    """Its absence is said and is no fault: dbt's own tests are all there."""
+    from dml_platform.dbt.packages import absence, are_installed
+
+    said = [f"{p.name}: {absence(p.dbt_dir)}" for p in find_projects(here) if absence(p.dbt_dir)]
+    there = [p.name for p in find_projects(here) if are_installed(p.dbt_dir)]
+    return ". ".join([*([f"part of {', '.join(there)}"] if there else []), *said]) or "no project has tests of it"
 
 
 def _projects(here: Path) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dml_platform.core.errors import ConfigError
 
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
-LAYERS = ("raw", "staging", "intermediate", "marts", "seeds")
+LAYERS = ("raw", "staging", "intermediate", "marts", "seeds", "elementary")
 
 
 @dataclass(frozen=True, order=True)

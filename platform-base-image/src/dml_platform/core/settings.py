@@ -130,6 +130,10 @@ class Settings(BaseSettings):
     profile: Literal["local", "server"] = "local"
     home: Folder
     image: str | None = Field(default=None, description="digest of the image that this process runs in")
+    dbt_packages_mirror: str | None = Field(
+        default=None,
+        description="where dbt packages (Elementary) come from: hub, a git server's address or a folder; default: none",
+    )
     dagster_url: str | None = Field(default=None, description="address of Dagster's UI, as people open it")
     lake: LakeSettings = LakeSettings()
     duckdb: DuckDBSettings = DuckDBSettings()

@@ -23,6 +23,7 @@ from dml_platform.core.errors import PlatformError
 from dml_platform.core.naming import LAYERS, TableRef
 from dml_platform.core.runrecord import RunRecord, git_commit, write_record
 from dml_platform.dbt import session as sessions
+from dml_platform.dbt.history import LAYER, load_history
 from dml_platform.lake import create_view, engine
 
 logger = AdapterLogger("Lake")
@@ -57,12 +58,14 @@ class Plugin(BasePlugin):
         engine.configure(connection, session.lake.settings)
         self._attach(connection)
         self._connection = connection
-        for layer in LAYERS:
+        for layer in (layer for layer in LAYERS if layer != LAYER):
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {engine.quote_name(session.project)}.{layer}")
         for ref, pinned in session.step.pin_all(sessions.readable_tables(session.lake, session.project)).items():
             if pinned is not None and pinned.snapshot_id is not None:
                 create_view(connection, pinned)
                 session.pinned[ref] = pinned.snapshot_id
+        if session.with_history:
+            session.history = load_history(connection, session.lake, session.project, whole=session.with_whole_history)
 
     def _attach(self, connection: duckdb.DuckDBPyConnection) -> None:
         session = self._session

@@ -9,6 +9,7 @@ import errno
 import gc
 import hashlib
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -18,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from filelock import FileLock
 
 from dml_platform import __version__
@@ -26,10 +28,14 @@ from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentEr
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_record
 from dml_platform.dbt.compiled import keep_compiled
+from dml_platform.dbt.history import save_history
+from dml_platform.dbt.packages import ELEMENTARY, are_installed, installed_versions, set_flag
 from dml_platform.dbt.postmortem import forget_old_files, keep_database
 from dml_platform.dbt.results import BuildResult, NodeResult, from_event, node_results, test_outcomes
 from dml_platform.dbt.session import Session, activate
 from dml_platform.lake import Lake
+
+logger = logging.getLogger(__name__)
 
 MANIFEST_STAMP = "dml_manifest.sha256"
 
@@ -51,6 +57,7 @@ def ensure_manifest(project: Project) -> Path:
     """
     target = target_dir(project)
     manifest, stamp = target / "manifest.json", target / MANIFEST_STAMP
+    set_flag(project.dbt_dir)
     digest = _digest(project.dbt_dir)
 
     def is_current() -> bool:
@@ -104,7 +111,13 @@ def build(
     """
     started, clock = utc_now(), time.monotonic()
     folder = lake.settings.home / "runs" / project.name / run_id
-    session = Session(lake=lake, project=project.name, step=lake.step(run_id, step), database=folder / f"{step}.duckdb")
+    session = Session(
+        lake=lake,
+        project=project.name,
+        step=lake.step(run_id, step),
+        database=folder / f"{step}.duckdb",
+        with_history=are_installed(project.dbt_dir),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     session.database.unlink(missing_ok=True)
     # dbt's results and compiled SQL are the run's own, so that runs at the same time do not write over each other's.
@@ -118,12 +131,15 @@ def build(
     if select:
         # A test that also reads what is not selected would fail for want of it.
         arguments += ["--indirect-selection", "buildable", "--select", *_with_foundations(project, select)]
+        if session.with_history:
+            arguments.append(f"package:{ELEMENTARY.name}")  # its tables must be there to take the results
     try:
         with activate(session):
             outcome = _invoke(arguments, project, target=target, on_node=on_node, manifest=manifest)
     except BaseException:
         session.step.abandon()
         raise
+    history = _keep_history(session, run_id)
     nodes = node_results(outcome)
     error = _error_of(session, outcome, nodes, run_id)
     if error is not None:
@@ -144,10 +160,22 @@ def build(
             session.step.abandon()
         forget_old_files(lake, project, run_id=run_id)
     # What `dml reproduce` has to say to dbt again.
-    asked = {"select": list(select), "full_refresh": full_refresh}
+    asked = {"select": list(select), "full_refresh": full_refresh, **history}
     keep_compiled(lake, project, nodes)
     write_record(lake.settings, _record(project, lake, run_id, step, started, result, {**asked, **(details or {})}))
     return result
+
+
+def _keep_history(session: Session, run_id: str) -> dict[str, Any]:
+    """Save what Elementary found, also of a build that failed. A fault here fails no run: it is in the record."""
+    if not session.with_history or not session.database.is_file():
+        return {}
+    try:
+        rows = save_history(session.lake, session.project, session.database, run_id=run_id, loaded=session.history)
+    except (PlatformError, OSError, duckdb.Error) as error:
+        logger.warning("what Elementary found in run %s is not kept: %s", run_id, error)
+        return {"elementary_error": str(error)}
+    return {"elementary_rows": sum(rows.values())}
 
 
 def _invoke(
@@ -241,7 +269,8 @@ def _with_foundations(project: Project, select: Sequence[str]) -> list[str]:
 
 
 def _digest(folder: Path) -> str:
-    digest = hashlib.sha256(f"{__version__} {version('dbt-core')} {version('dbt-duckdb')}".encode())
+    packages = installed_versions(folder)
+    digest = hashlib.sha256(f"{__version__} {version('dbt-core')} {version('dbt-duckdb')} {packages}".encode())
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if inside.parts[0] in ("target", "logs", "dbt_packages") or not path.is_file():
