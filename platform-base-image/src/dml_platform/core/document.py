@@ -7,11 +7,11 @@ here; ``dml_platform.catalog`` fills it. A field is only ever added; a change th
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-VERSION = 1
+VERSION: Final = 1
 
 Status = Literal["pass", "warn", "fail", "error", "skipped"]
 RunStatus = Literal["success", "failed", "running", "unchanged"]
