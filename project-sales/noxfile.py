@@ -89,6 +89,8 @@ def lock(session: nox.Session) -> None:
 def image(session: nox.Session) -> None:
     """Build the image with plain Docker, then describe it (session sbom); `-- TAG [docker build's own options]`."""
     tag, *options = session.posargs or ["project-sales:0.1.0"]
+    if os.environ.get("DML_DBT_PACKAGES_MIRROR"):  # what is in dbt/dbt_packages goes along into the image
+        session.run("dml", "elementary", "install", external=True)
     if certificates := os.environ.get("SSL_CERT_FILE"):
         options += [f"--secret=id=ca,src={certificates}", "--network=host"]
     if os.environ.get("UV_DEFAULT_INDEX"):
