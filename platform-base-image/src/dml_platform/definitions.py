@@ -52,8 +52,10 @@ def build_definitions(
     made: list[Any] = build_source_assets(project, load_sources(project), owner=config.owner)
     if project.dbt_dir.is_dir():
         from dml_platform.dbt.assets import build_dbt_assets
+        from dml_platform.elementary.assets import build_report_assets
 
-        made.append(build_dbt_assets(project, plots=plots))
+        models = build_dbt_assets(project, plots=plots)
+        made += [models, *build_report_assets(project, sorted(models.keys), owner=config.owner)]
     open_desk(project, settings)  # a server without a channel's secret does not load, so that nobody waits for alerts
     alerts = build_alert_sensor(
         project, load_alerts(config), limits=lambda: _freshness_limits(project), schedules=schedules

@@ -296,6 +296,14 @@ elementary_app = typer.Typer(no_args_is_help=True, help="Elementary's anomaly te
 app.add_typer(elementary_app, name="elementary")
 
 
+@elementary_app.command("report")
+def elementary_report(project: ProjectOption = None) -> None:
+    """Make Elementary's own page from what its tests found."""
+    from dml_platform.cli import elementary
+
+    elementary.report(project, console)
+
+
 @elementary_app.command("install")
 def elementary_install(project: ProjectOption = None) -> None:
     """Install Elementary's dbt package into the project, from DML_DBT_PACKAGES_MIRROR."""

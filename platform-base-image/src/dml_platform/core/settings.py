@@ -115,6 +115,12 @@ class DvcSettings(_Section):
     max_git_mb: float = Field(default=5.0, gt=0, description="size from which a file belongs to DVC and not to git")
 
 
+class ElementarySettings(_Section):
+    """Where Elementary's program is installed."""
+
+    cache_dir: Folder = Field(default=Path("~/.cache/dml/elementary"), validate_default=True)
+
+
 class Settings(BaseSettings):
     """All settings of one process, frozen."""
 
@@ -139,6 +145,7 @@ class Settings(BaseSettings):
     duckdb: DuckDBSettings = DuckDBSettings()
     airbyte: AirbyteSettings = AirbyteSettings()
     dbt: DbtSettings = DbtSettings()
+    elementary: ElementarySettings = ElementarySettings()
     dvc: DvcSettings = DvcSettings()
 
     @classmethod

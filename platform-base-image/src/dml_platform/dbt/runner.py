@@ -166,6 +166,32 @@ def build(
     return result
 
 
+def build_history(project: Project, lake: Lake, database: Path) -> None:
+    """Make a DuckDB file with Elementary's whole history and its views over it. Writes nothing to the lake.
+
+    Raises:
+        PermanentError: dbt could not.
+    """
+    session = Session(
+        lake=lake,
+        project=project.name,
+        step=lake.step(database.parent.name, "history"),
+        database=database,
+        with_history=True,
+        with_whole_history=True,
+    )
+    uploads = ("dbt_artifacts_autoupload", "run_results", "tests_results", "dbt_invocation_autoupload")
+    off = json.dumps({f"disable_{name}": True for name in uploads})
+    arguments = ["run", "--quiet", "--no-write-json", "--select", f"package:{ELEMENTARY.name}", "--vars", off]
+    manifest = _load_parsed(ensure_manifest(project).with_name("partial_parse.msgpack"))
+    with activate(session):
+        outcome = _invoke(arguments, project, target=database.with_suffix(".dbt"), manifest=manifest)
+    if not outcome.success:
+        failed = [n for n in node_results(outcome) if n.has_failed]
+        why = failed[0].message if failed else str(outcome.exception or "dbt gave no reason")
+        raise PermanentError("cannot put Elementary's history together", _one_line(why), "Run it again.")
+
+
 def _keep_history(session: Session, run_id: str) -> dict[str, Any]:
     """Save what Elementary found, also of a build that failed. A fault here fails no run: it is in the record."""
     if not session.with_history or not session.database.is_file():
