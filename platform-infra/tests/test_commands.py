@@ -121,7 +121,7 @@ def test_not_ready_names_each_service_and_what_it_said_last(here: Installation, 
 
 def test_address_has_the_port_only_where_it_is_unusual(here: Installation) -> None:
     def address(**env: str) -> str:
-        return ready.public_address(Installation(here.root, env, here.state, "x"))
+        return Installation(here.root, env, here.state, "x").address
 
     assert address(DML_SITE="data.test") == "https://data.test/"
     assert address(DML_SITE="data.test", DML_HTTPS_PORT="8443") == "https://data.test:8443/"

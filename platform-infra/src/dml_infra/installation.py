@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dml_infra.errors import ConfigError
 
@@ -66,6 +67,21 @@ class Installation:
     def profiles(self) -> tuple[str, ...]:
         """The optional parts that are switched on (``COMPOSE_PROFILES``)."""
         return tuple(p.strip() for p in self.env.get("COMPOSE_PROFILES", "").split(",") if p.strip())
+
+    @property
+    def first_site(self) -> str:
+        """The first of the proxy's addresses, with its scheme (``DML_SITE``)."""
+        site = self.env.get("DML_SITE", "localhost").replace(",", " ").split()[0]
+        return site if "://" in site else f"https://{site}"
+
+    @property
+    def address(self) -> str:
+        """What people type, with the port where it is not the usual one."""
+        site = urlsplit(self.first_site)
+        secure = site.scheme != "http"
+        port = self.number(*(("DML_HTTPS_PORT", 443) if secure else ("DML_HTTP_PORT", 80)))
+        usual = 443 if secure else 80
+        return f"{'https' if secure else 'http'}://{site.hostname}{'' if port == usual else f':{port}'}/"
 
     def network(self, name: str) -> str:
         """Full name of a network, e.g. ``network('edge')``."""

@@ -32,15 +32,6 @@ class Answer:
     text: str
 
 
-def public_address(installation: Installation) -> str:
-    """What people type, with the port where it is not the usual one."""
-    site = urlsplit(_first_site(installation))
-    secure = site.scheme != "http"
-    port = installation.number(*(("DML_HTTPS_PORT", 443) if secure else ("DML_HTTP_PORT", 80)))
-    usual = 443 if secure else 80
-    return f"{'https' if secure else 'http'}://{site.hostname}{'' if port == usual else f':{port}'}/"
-
-
 def ask_proxy(
     installation: Installation, path: str, *, body: str | None = None, signed_in: bool = True, timeout_s: float = 10
 ) -> Answer:
@@ -48,7 +39,7 @@ def ask_proxy(
 
     The certificate is not checked: it is for people's browsers, and this never leaves the machine.
     """
-    site = urlsplit(_first_site(installation))
+    site = urlsplit(installation.first_site)
     host = site.hostname or "localhost"
     bind = installation.env.get("DML_BIND") or "0.0.0.0"
     here = "127.0.0.1" if bind in {"0.0.0.0", "::", "[::]"} else bind
@@ -171,8 +162,3 @@ def _reason(details: dict[str, Any], *, once: bool) -> str:
         return f"{state['Status']}, exit code {state['ExitCode']}{memory}: {last_words(details)}"
     health = (state.get("Health") or {}).get("Status", "healthy")
     return "" if health == "healthy" else f"{health}: {last_words(details)}".rstrip(": ")
-
-
-def _first_site(installation: Installation) -> str:
-    site = installation.env.get("DML_SITE", "localhost").replace(",", " ").split()[0]
-    return site if "://" in site else f"https://{site}"

@@ -137,7 +137,7 @@ def location_entry(installation: Installation, location: CodeLocation) -> dict[s
         "memory": location.run_memory,
         "cpus": location.run_cpus,
         "max_runs": location.max_runs,
-        "env": project_environment(location),
+        "env": project_environment(installation, location),
         "pgpass": str(folder / "pgpass"),
         "aws_credentials": str(folder / "aws_credentials"),
         "secrets": {name: str(folder / name) for name in location.secrets},
@@ -148,10 +148,18 @@ def location_entry(installation: Installation, location: CodeLocation) -> dict[s
     }
 
 
-def project_environment(location: CodeLocation) -> dict[str, str]:
-    """Variables of a project's containers, code server and runs alike; no value of them is secret."""
+def project_environment(installation: Installation, location: CodeLocation) -> dict[str, str]:
+    """Variables of a project's containers, code server and runs alike; no value of them is secret.
+
+    Of Airbyte a project gets the address and the application; the secret is one of its own (``secrets``), named to it
+    by ``DML_AIRBYTE__CLIENT_SECRET_FILE`` in its environment.
+    """
     name = location.name
+    airbyte = {"DML_AIRBYTE__SERVER_URL": "DML_AIRBYTE_URL", "DML_AIRBYTE__CLIENT_ID": "DML_AIRBYTE_CLIENT_ID"}
     return {
+        # Links of reports and alerts to Dagster's pages.
+        "DML_DAGSTER_URL": installation.address,
+        **{ours: installation.env[theirs] for ours, theirs in airbyte.items() if installation.env.get(theirs)},
         **location.environment,
         "DML_PROFILE": "server",
         "DML_HOME": "/var/lib/dml",

@@ -71,7 +71,7 @@ def up(installation: Installation, console: Console, *, timeout_s: float = UP_TI
             database.provision(installation, roles(locations))
     if names:
         deploy_all(installation, console=console)
-    console.print(f"Ready: {ready.public_address(installation)}", markup=False, highlight=False)
+    console.print(f"Ready: {installation.address}", markup=False, highlight=False)
     if first := first_sign_in(installation):
         console.print(first, markup=False, highlight=False, soft_wrap=True)
 
