@@ -25,7 +25,7 @@ PROGRAM = ("pyproject.toml", "README.md", "LICENSE", "src", "requirements")
 STORY = [b for name in ORDER for b in blocks(RUNBOOKS / f"{name}.md") if not b.how]
 STORY.sort(key=lambda block: block.heading == LAST)
 
-pytestmark = [pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 
 @dataclass
