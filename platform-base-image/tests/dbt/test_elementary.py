@@ -98,7 +98,7 @@ class Shop:
     def land(self, rows: int, *, amount: str = "1000 + hash(i) % 400", extra: str = "") -> None:
         """The orders of a day, spread over it."""
         start = FIRST_DAY + timedelta(days=self.day)
-        step = self.lake.step(f"land{self.day}", "land")
+        step = self.lake.step(f"land{self.day + 100}", "land")
         step.write_query(
             ORDERS,
             self.lake.connect(),
@@ -135,6 +135,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         assert project is not None
         install_packages(project, MIRROR)
         shop = Shop(project, pytest.MonkeyPatch())
+        # A table that begins today is an anomaly to Elementary, which counts the days before it as empty.
+        for shop.day in range(-21, 0):
+            shop.land(rows_of(shop.day))
         found = {}
         for shop.day in range(DAYS):
             shop.land(rows_of(shop.day))

@@ -54,7 +54,16 @@ def ensure_edr(settings: Settings, project: Project, progress: Callable[[str], N
             place = inside / FOLDER / package.name
             if not place.is_dir():
                 shutil.copytree(project.dbt_dir / FOLDER / package.name, place)
+                if package is ELEMENTARY:
+                    _use_own_schema(place / "dbt_project.yml")
     return programs / "edr"
+
+
+def _use_own_schema(path: Path) -> None:
+    """In ``edr``'s project the profile names the schema, which the package's own setting would be appended to."""
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document.pop("models", None)
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
 def make_report(project: Project, lake: Lake, progress: Callable[[str], None] | None = None) -> str:
