@@ -31,7 +31,7 @@ def test_a_project_without_the_section_has_no_alerts() -> None:
         ({"Chat": SLACK}, "lower case letters"),
         ({"mail": {**MAIL, "to": ["nobody"]}}, "no e-mail address: 'nobody'"),
         ({"mail": {**MAIL, "username": "dml"}}, "belong together"),
-        ({"mail": {**MAIL, "username": "dml", "password": "hunter2"}}, "is a secret"),
+        ({"mail": {**MAIL, "username": "dml", "password": "hunter2"}}, "is a secret"),  # pragma: allowlist secret
         (
             {"mail": {**MAIL, "username": "dml", "password": "${P}", "security": "none"}},
             "without encryption",
