@@ -141,8 +141,8 @@ class Builder:
                     url=f"http://dagster.example.com/runs/{day}",
                     steps=steps,
                     dvc={
-                        "data/drop/cdnow/history.csv.gz": "d41d8cd98f00b204e9800998ecf8427e"
-                    },  # pragma: allowlist secret
+                        "data/drop/cdnow/history.csv.gz": "d41d8cd98f00b204e9800998ecf8427e"  # pragma: allowlist secret
+                    },
                 )
             )
         return tuple(found)
