@@ -16,6 +16,8 @@ from stack.engine import engine_answers, sh, wait
 from stack.server import Server
 
 PID_FILE = Path("/var/run/docker.pid")
+# Kept, because it outlives the tests: Python warns of a process that is forgotten while it runs.
+_engines: list[subprocess.Popen[bytes]] = []
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -31,8 +33,10 @@ def restart_engine() -> None:
         os.kill(process, signal.SIGTERM)
         wait(lambda: not Path(f"/proc/{process}").exists(), seconds=90, what="the engine ends", every_s=0.1)
         with Path(os.environ.get("TEST_DOCKERD_LOG", "/dev/null")).open("ab") as log:
-            subprocess.Popen(
-                shlex.split(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            _engines.append(
+                subprocess.Popen(
+                    shlex.split(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
             )
     else:
         pytest.skip(
