@@ -9,7 +9,7 @@ from fake_connector import PROPERTIES
 from fake_source import Land, fake_source, ids
 
 from dml_platform.airbyte import land_streams
-from dml_platform.core.errors import ConfigError, PermanentError, SchemaMismatchError, TooManyRejectsError
+from dml_platform.core.errors import ConfigError, SchemaMismatchError, TooManyRejectsError
 from dml_platform.core.naming import TableRef
 from dml_platform.lake import Lake
 
@@ -204,13 +204,6 @@ def test_more_rejects_than_allowed_publish_nothing(land: Land, small_lake: Lake)
         land(streams=bad)
     assert small_lake.published(USERS) is None
     assert land()["users"].rows == 100
-
-
-def test_a_connection_of_a_server_is_not_pretended(small_lake: Lake) -> None:
-    source = fake_source().model_copy(update={"connection_id": "1234"})
-    lake = Lake(small_lake.settings.model_copy(update={"profile": "server"}))
-    with pytest.raises(PermanentError, match="not available in this version"):
-        land_streams(lake, "test", "fake", source, run_id="r1")
 
 
 def test_nothing_is_left_in_the_temporary_folder(land: Land, small_lake: Lake) -> None:
