@@ -99,7 +99,7 @@ class Watcher:
     """Ticks the sensor as Dagster's daemon does, keeping its cursor."""
 
     def __init__(self, project: Project, limits: list[Freshness] | None = None) -> None:
-        self.instance = dg.DagsterInstance.ephemeral()
+        self.instance = dg.DagsterInstance.ephemeral(tempdir=str(project.root))
         alerts = load_alerts(load_project_config(project.root))
         [self.sensor] = build_alert_sensor(project, alerts, limits=lambda: limits or [])
         self.cursor: str | None = None
