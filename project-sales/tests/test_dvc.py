@@ -102,7 +102,7 @@ def test_the_stages_give_what_the_lock_says_and_experiments_work(clone: Callable
     assert changed["old"] == pytest.approx(-14.2769)
     assert changed["new"] == pytest.approx(-10.8401)
     changed = json.loads(clone("params", "diff", "--json"))["params.yaml"]
-    assert changed == {"forecast.calibration_weeks": {"old": 39, "new": 26}}
+    assert changed == {"forecast.calibration_weeks": {"old": 39, "new": 26, "diff": -13}}
     clone("plots", "show", "--out", str(tmp_path / "plots"))
     assert "Cumulative repeat purchases" in (tmp_path / "plots" / "index.html").read_text()
 
