@@ -55,6 +55,8 @@ def stack(session: nox.Session) -> None:
     """Run the whole server on a Docker engine: install, deploy, isolate, break, back up, restore (15 minutes)."""
     install(session)
     session.run("python", "-m", "pytest", "tests/stack", "-m", "stack and not long", "--durations=12", *session.posargs)
+    # Skipped by `integration` where no object store is at hand; the images above have brought one.
+    session.run("python", "-m", "pytest", "tests/services", "-m", "integration")
 
 
 @nox.session(name="stack-long")

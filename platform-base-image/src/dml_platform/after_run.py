@@ -16,7 +16,7 @@ from dml_platform.catalog.refresh import refresh
 from dml_platform.core.project import Project
 from dml_platform.core.settings import load_settings
 from dml_platform.lake import Lake
-from dml_platform.report.asset import publish_report
+from dml_platform.report.publish import publish_report
 
 
 def finish_run(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import dagster as dg
 import pytest
 from rich.console import Console
 from sample_extremes import EVIL, empty_document
@@ -18,10 +17,8 @@ from sample_report import sales_document
 from dml_platform.cli import report as reports
 from dml_platform.core.document import Document
 from dml_platform.core.errors import ConfigError, PermanentError
-from dml_platform.core.project import Project
 from dml_platform.core.settings import Settings
-from dml_platform.lake import Lake
-from dml_platform.report.asset import build_report_asset, publish_report
+from dml_platform.report.publish import publish_report
 
 
 @pytest.fixture
@@ -127,30 +124,3 @@ def test_page_is_published_where_the_profile_keeps_things(settings: Settings, re
     assert found["ContentType"] == "text/html; charset=utf-8"  # a browser shows it
     assert found["Body"].read().startswith(b"<!doctype html>")
     client.close()
-
-
-def test_asset_publishes_after_the_others_and_tells_where(local: Settings, tmp_path: Path) -> None:
-    lake = Lake(local)
-    order = []
-
-    @dg.asset(key=["sales", "marts", "fct"])
-    def fct() -> None:
-        order.append("fct")
-
-    def build(project: Project, seen: Lake) -> Document:
-        order.append("report")
-        assert (project.name, seen) == ("sales", lake)
-        return sales_document()
-
-    class Resource:
-        def __init__(self) -> None:
-            self.lake = lake
-
-    project = Project("sales", tmp_path, "project_sales.definitions")
-    asset = build_report_asset(project, build=build, deps=[fct], owner="sales-data@example.com")
-    result = dg.materialize([fct, asset], resources={"lake": Resource()})
-    assert order == ["fct", "report"]
-    [event] = result.asset_materializations_for_node("sales__report")
-    assert event.metadata["page"].value == str(local.home / "report" / "sales" / "index.html")
-    assert event.metadata["tests"].value == len(sales_document().tests)
-    assert "Elementary's dbt package" in str(event.metadata["notices"].value)

@@ -33,7 +33,7 @@ _SQL = """all analyse analyze and any array as asc asymmetric authorization betw
     order outer overlaps pivot placing primary public qualify references returning right schema select show similar some
     summarize
     symmetric table tablesample then to trailing true union unique unpivot user using variadic verbose when where window
-    with""".split()  # noqa: SIM905
+    with""".split()  # noqa: SIM905 -- a list literal would be a page
 RESERVED = frozenset(_PLATFORM) | frozenset(_SQL)
 
 # Set by the platform in every project's containers.

@@ -155,8 +155,11 @@ def postgres_binaries() -> Path | None:
 
 
 def minio_binary() -> Path | None:
-    found = os.environ.get("MINIO_BINARY") or shutil.which("minio")
-    return Path(found) if found else None
+    if found := os.environ.get("MINIO_BINARY") or shutil.which("minio"):
+        return Path(found)
+    # What the stack's tests have compiled for their image.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dml" / "standins"
+    return max(Path(os.environ.get("STANDIN_CACHE") or cache).glob("minio-v*"), default=None)
 
 
 def free_port() -> int:

@@ -257,7 +257,7 @@ class AirbyteApi:
 
 
 class _NoAsync:
-    """Stands where the SDK would make an asynchronous client that nobody uses and nobody closes."""
+    """Stands where the SDK would make an asynchronous client; nothing here calls it, so it only refuses."""
 
     async def send(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
