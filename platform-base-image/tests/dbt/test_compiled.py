@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from dml_platform.cli.impact import changes_since
+from dml_platform.ci import changes_since
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import Project
 from dml_platform.dbt.compiled import ensure_compiled

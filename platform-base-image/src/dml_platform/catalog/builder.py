@@ -38,6 +38,8 @@ def build_document(
     defs: dg.Definitions | None = None,
     run_id: str = "",
     current: Iterable[Mapping[str, Any]] = (),
+    compiled: Mapping[str, str] | None = None,
+    with_profiles: bool = True,
 ) -> Document:
     """All that is known of a project now.
 
@@ -45,6 +47,8 @@ def build_document(
         defs: its Dagster definitions; default: imported.
         run_id: the run that it is built for.
         current: outcomes of checks in that run which no record has yet.
+        compiled: SQL of the models by unique id; default: as the last build left it, or compiled now.
+        with_profiles: look into the tables for profiles and figures, which a big table makes slow.
     Raises:
         PlatformError: a file of the project is wrong, or the lake or its records cannot be read.
     """
@@ -52,27 +56,29 @@ def build_document(
     draft = Draft(project.name, owner=parse_owner(config.owner))
     storage = open_storage(lake.settings, project.name, AREA)
     manifest: Mapping[str, Any] = {"nodes": {}, "macros": {}}
-    compiled, loaded_at = {}, {}
+    loaded_at: dict[str, str] = {}
     if project.dbt_dir.is_dir():
         manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
-        compiled = _compiled(draft, project, lake)
+        compiled = _compiled(draft, project, lake) if compiled is None else compiled
         loaded_at = read_manifest(draft, manifest, compiled)
     tables = {pinned.ref.dotted: pinned for pinned in lake.pin_all(lake.tables(project.name))}
     add_published(draft, tables)
     read_sources(draft, project)
     profiler = Profiler(lake, storage)
-    add_profiles(draft, profiler.profile(tables.values()))
+    if with_profiles:
+        add_profiles(draft, profiler.profile(tables.values()))
     connect_columns(draft, project)
     pipelines = _read_definitions(draft, project, defs)
     if manifest["nodes"]:
-        add_lineage(draft, manifest, compiled, storage)
+        add_lineage(draft, manifest, compiled or {}, storage)
     # Another project's table is described in its own document; whether it is late is for its team to know.
     own = {name: column for name, column in loaded_at.items() if TableRef.parse(name).project == project.name}
     check_freshness(draft, own, run_id=run_id, now=now)
     records = recent_records(lake.settings, project.name)
     add_results(draft.tests, records, current, run_id=run_id)
-    figures = profiler.draw(config.figures, tables)
-    profiler.save()
+    figures = profiler.draw(config.figures, tables) if with_profiles else []
+    if with_profiles:
+        profiler.save()
     if manifest["nodes"] and not has_package(manifest, "elementary"):
         draft.notices.append(
             "Elementary's dbt package is not installed: its anomaly tests are absent, they neither passed nor failed."

@@ -224,6 +224,62 @@ def impact(
     impacts.impact(console, subject, project=project, changed=changed, base=base, as_json=as_json, markdown=markdown)
 
 
+@app.command()
+def diff(
+    table: Annotated[str, typer.Argument(help="project.layer.name.")],
+    was: Annotated[int | None, typer.Option("--from", help="Snapshot; default: the state before.")] = None,
+    now: Annotated[int | None, typer.Option("--to", help="Snapshot; default: what is published.")] = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", help="Column that identifies a row; default: as the model says.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="For a comment.")] = False,
+) -> None:
+    """Count the rows and columns in which two published states of a table differ."""
+    from dml_platform.cli import diff as diffs
+
+    diffs.diff(console, table, was=was, now=now, key=key or [], as_json=as_json, markdown=markdown)
+
+
+ci_app = typer.Typer(no_args_is_help=True, help="What a pull request has to pass, the same here as in the workflows.")
+app.add_typer(ci_app, name="ci")
+BaseOption = Annotated[str, typer.Option("--base", help="Branch, tag or commit that the change goes to.")]
+
+
+@ci_app.command("changed")
+def ci_changed(
+    project: ProjectOption = None,
+    base: BaseOption = "origin/main",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the models, seeds and tests that a change touches, and what is downstream."""
+    from dml_platform.cli import ci
+
+    ci.changed(project, console, base=base, as_json=as_json)
+
+
+@ci_app.command("check")
+def ci_check(
+    project: ProjectOption = None,
+    base: BaseOption = "origin/main",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for comment.md and change.json.")
+    ] = None,
+) -> None:
+    """Build and test what a change touches on the published tables, compare the data, publish nothing."""
+    from dml_platform.cli import ci
+
+    ci.check(project, console, errors, base=base, output=output)
+
+
+@ci_app.command("prepare")
+def ci_prepare(project: ProjectOption = None, base: BaseOption = "origin/main") -> None:
+    """Make the published state to compare with, where the settings name no server: run the project as it was."""
+    from dml_platform.cli import ci
+
+    ci.prepare(project, console, base=base)
+
+
 catalog_app = typer.Typer(no_args_is_help=True, help="What is known of a project: tables, tests, lineage, runs.")
 app.add_typer(catalog_app, name="catalog")
 
@@ -302,6 +358,14 @@ def elementary_report(project: ProjectOption = None) -> None:
     from dml_platform.cli import elementary
 
     elementary.report(project, console)
+
+
+@elementary_app.command("alerts")
+def elementary_alerts(project: ProjectOption = None) -> None:
+    """Send Elementary's alerts that wait to DML_ELEMENTARY__SLACK_WEBHOOK; each run does it too."""
+    from dml_platform.cli import elementary
+
+    elementary.alerts(project, console)
 
 
 @elementary_app.command("install")

@@ -63,13 +63,15 @@ def keep_compiled(lake: Lake, project: Project, nodes: Iterable[NodeResult]) -> 
         _write(lake, project, stamp, {**known, **built})
 
 
-def compile_models(project: Project, lake: Lake) -> dict[str, str]:
+def compile_models(project: Project, lake: Lake, *, select: Iterable[str] = ()) -> dict[str, str]:
     """Compile now, without running or keeping anything; by unique id.
 
+    Args:
+        select: unique ids; default: everything.
     Raises:
         ConfigError: dbt cannot compile the project, in its own words.
     """
-    from dml_platform.dbt.runner import _invoke as invoke
+    from dml_platform.dbt import runner
 
     run_id = f"compile{uuid.uuid4().hex[:8]}"
     lake.settings.temp_dir.mkdir(parents=True, exist_ok=True)
@@ -80,8 +82,17 @@ def compile_models(project: Project, lake: Lake) -> dict[str, str]:
             step=lake.step(run_id, "compile"),
             database=Path(folder) / "compile.duckdb",
         )
+        # What is parsed is not parsed again: that is most of the time that compiling takes.
+        parsed = runner.ensure_manifest(project).with_name("partial_parse.msgpack")
+        arguments = ["compile", "--quiet", "--no-write-json"]
+        if chosen := set(select):
+            nodes = json.loads(parsed.with_name("manifest.json").read_text(encoding="utf-8"))["nodes"]
+            arguments += ["--select", *sorted(".".join(nodes[key]["fqn"]) for key in chosen & nodes.keys())]
+        manifest = runner._load_parsed(parsed)
+        if manifest is None:
+            arguments += ["--partial-parse-file-path", str(parsed)]
         with activate(session):
-            outcome = invoke(["compile", "--quiet", "--no-write-json"], project, target=Path(folder) / "target")
+            outcome = runner._invoke(arguments, project, target=Path(folder) / "target", manifest=manifest)
     found = {}
     for result in getattr(outcome.result, "results", None) or []:
         node = result.node

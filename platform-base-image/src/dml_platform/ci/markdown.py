@@ -1,0 +1,150 @@
+"""A checked change for people: a comment on a pull request. Counts and names only, no value of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dml_platform.ci.check import CheckedChange
+from dml_platform.core.errors import PlatformError
+from dml_platform.lake.diff import ColumnDiff, TableDiff
+from dml_platform.lineage.changes import Change
+from dml_platform.lineage.impact import Impact
+
+HOW = {
+    "column": "columns",
+    "filter": "its rows",
+    "unknown": "unknown columns",
+    "table": "the table",
+}
+_MOST_ROWS = 40  # GitHub takes 65,536 characters, people far fewer
+
+
+def comment(checked: CheckedChange) -> str:
+    """The whole comment."""
+    lines = [f"## {checked.project}: {'cannot be merged yet' if checked.error else 'good'}", ""]
+    if checked.error is not None:
+        lines += [*_failure(checked.error, checked), ""]
+    lines += [_counts(checked), ""]
+    if checked.trial and checked.trial.diffs:
+        lines += ["### What it does to the data", "", *_diffs(checked.trial.diffs), ""]
+    for table, why in (checked.trial.refused if checked.trial else {}).items():
+        key = "/".join(table.split("."))
+        lines.append(f"- `{table}` needs a full refresh once merged (`dml run --full-refresh --select key:{key}`):")
+        lines[-1] += f" {'; '.join(why)}"
+    if checked.not_built:
+        names = ", ".join(f"`{name}`" for name in checked.not_built)
+        lines += ["", f"Depends on it and was not built here, as no dbt model makes it: {names}.", ""]
+    lines += [impact(checked.columns, checked.impacts, base=checked.base), ""]
+    lines += [f"> {note}" for note in checked.notes]
+    took = ", ".join(f"{name} {value:.1f} s" for name, value in checked.seconds.items())
+    lines += ["", f"<sub>`dml ci check --base {checked.base}` says the same on a laptop · {took}</sub>"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def failed(project: str, error: PlatformError) -> str:
+    """The comment where the change could not even be read."""
+    return f"## {project}: cannot be merged yet\n\n**{error.what}**: {error.why}\n\n{error.fix}\n"
+
+
+def _failure(error: PlatformError, checked: CheckedChange) -> Iterator[str]:
+    yield f"**{error.what}**: {_one_line(error.why)}"
+    yield ""
+    yield error.fix
+    bad = [n for n in checked.trial.nodes if n.has_failed] if checked.trial else []
+    bad += checked.trial.anomalies if checked.trial else ()
+    if bad:
+        yield from ("", "| failed | kind | says |", "|---|---|---|")
+        for node in bad[:_MOST_ROWS]:
+            yield f"| `{node.name}` | {node.resource_type} | {_cell(node.message)} |"
+
+
+def _counts(checked: CheckedChange) -> str:
+    changed = sum(not key.startswith(("test.", "unit_test.")) for key in checked.modified.own)
+    if not checked.modified.all and not checked.modified.removed:
+        return f"No model, seed or test of dbt differs from `{checked.base}`."
+    trial = checked.trial
+    built = [n for n in trial.nodes if n.resource_type in ("model", "seed", "snapshot")] if trial else []
+    passed = [n for n in checked.tests if n.status in ("pass", "success")]
+    warned = [n for n in checked.tests if n.status == "warn"]
+    text = f"{changed} changed here, {len(built)} built with what is downstream; {len(passed)} of {len(checked.tests)}"
+    text += " tests passed"
+    if warned:
+        text += f", {len(warned)} warn: " + ", ".join(f"`{n.name}`" for n in warned[:10])
+    return f"{text}. Nothing of it is published."
+
+
+def _diffs(diffs: Sequence[TableDiff]) -> Iterator[str]:
+    same = [found for found in diffs if found.is_same]
+    other = [found for found in diffs if not found.is_same]
+    if other:
+        yield "| table | rows before | rows after | new | gone | changed | columns |"
+        yield "|---|--:|--:|--:|--:|--:|---|"
+    for found in other[:_MOST_ROWS]:
+        counts = (found.rows_before, found.rows_after, found.added, found.removed)
+        cells = " | ".join("" if count is None else f"{count:,}" for count in counts)
+        # Without a key nobody can say which of the new rows are old ones that changed.
+        changed = f"{found.changed:,}" if found.key or not found.note else "?"
+        columns = "; ".join(_column(column) for column in found.columns)
+        note = f" ({found.note})" if found.note else ""
+        yield f"| `{found.table}`{note} | {cells} | {changed} | {columns} |"
+    if len(other) > _MOST_ROWS:
+        yield from ("", f"and {len(other) - _MOST_ROWS} more tables: they are in the JSON.")
+    if same:
+        if other:
+            yield ""
+        names = ", ".join(f"`{found.table}`" for found in same[:_MOST_ROWS])
+        yield f"Came out as published: {names}."
+
+
+def _column(column: ColumnDiff) -> str:
+    if column.what == "changed":
+        return f"`{column.name}` differs in {column.rows:,} rows"
+    if column.what == "retyped":
+        return f"`{column.name}` was {column.was}, now {column.now}"
+    return f"`{column.name}` {column.what}"
+
+
+def impact(changes: Sequence[Change], impacts: Sequence[Impact], *, base: str = "") -> str:
+    """Columns, tables, owners: what a change reaches."""
+    lines = [f"### What this changes since `{base}`" if base else "### Impact", ""]
+    if base and not changes:
+        lines += ["No column of a model differs.", ""]
+    for change in changes:
+        name = f"{change.table}.{change.column}" if change.column else change.table
+        lines.append(f"- **{change.what}** `{name}`" + (f": {change.why}" if change.why else ""))
+    if changes:
+        lines.append("")
+    rows = {}
+    for found in impacts:
+        for each in found.tables:
+            rows[(found.subject, each.table)] = each
+    if rows:
+        lines += ["| change of | reaches | through | columns | owner |", "|---|---|---|---|---|"]
+        for (subject, table), each in rows.items():
+            columns = ", ".join(f"`{c}`" for c in each.columns)
+            lines.append(f"| `{subject}` | `{table}` | {HOW[each.how]} | {columns} | {each.owner or ''} |")
+        lines.append("")
+    consumers = {c["name"]: c for found in impacts for c in found.consumers}
+    if consumers:
+        listed = ", ".join(
+            f"{c['label'] or c['name']} ({c['kind']}{', ' + c['owner'] if c['owner'] else ''})"
+            for c in consumers.values()
+        )
+        lines += [f"Used by: {listed}.", ""]
+    tests = {(t["table"], t["name"]) for found in impacts for t in found.tests}
+    owners = sorted({owner for found in impacts for owner in (*found.owners, found.owner) if owner})
+    if tests:
+        lines.append(f"{len(tests)} tests look at these columns.")
+    if owners:
+        lines.append(f"Owners: {', '.join(owners)}.")
+    if base and changes and not rows and not consumers:
+        lines.append("Nothing downstream of it.")
+    return "\n".join(lines).rstrip()
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _cell(text: str | None) -> str:
+    return _one_line(text).replace("|", "\\|")[:300]

@@ -1,0 +1,165 @@
+"""``dml ci``: what a pull request has to pass, and a comment that says what it does. The workflows call these."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dml_platform.ci import CheckedChange, check_change
+from dml_platform.ci.markdown import comment, failed
+from dml_platform.core.errors import ConfigError, PlatformError
+from dml_platform.core.naming import TableRef
+from dml_platform.core.project import Project, get_project
+from dml_platform.core.settings import Settings, load_settings
+from dml_platform.dbt.baseline import find_modified, open_baseline
+from dml_platform.dbt.runner import ensure_manifest
+from dml_platform.lake import Lake
+
+COMMENT, RESULT = "comment.md", "change.json"
+_PREPARED = "ci-base"
+
+
+def changed(project_name: str | None, console: Console, *, base: str, as_json: bool) -> None:
+    """Print which of dbt's nodes differ since ``base``, and what is downstream of them."""
+    project = get_project(project_name)
+    with open_baseline(project, base) as baseline:
+        found = find_modified(project, baseline)
+    if as_json:
+        print(json.dumps({"own": found.own, "all": found.all, "removed": found.removed}, indent=2))
+        return
+    for unique_id in found.all:
+        console.print(f"{'changed' if unique_id in found.own else 'below  '} {unique_id}", markup=False)
+    for unique_id in found.removed:
+        console.print(f"removed {unique_id}", markup=False)
+    if not found.all and not found.removed:
+        console.print(f"no model, seed or test differs from {base}", markup=False)
+
+
+def check(project_name: str | None, console: Console, errors: Console, *, base: str, output: Path | None) -> None:
+    """Build, test and compare what differs since ``base``; write the comment and the result where ``output`` says.
+
+    Raises:
+        PlatformError: the change cannot be merged; why.
+    """
+    project = get_project(project_name)
+    lake = Lake(load_settings(project.root), project.root)
+    try:
+        with errors.status("reading the base") as status:
+            found = check_change(project, lake, base, progress=lambda text: status.update(escape(text)))
+    except PlatformError as error:
+        _write(output, failed(project.name, error), {"project": project.name, "is_good": False, "error": str(error)})
+        raise
+    _write(output, comment(found), found.as_dict())
+    _show(found, console)
+    if found.error is not None:
+        raise found.error
+
+
+def _write(output: Path | None, text: str, result: dict[str, object]) -> None:
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / COMMENT).write_text(text, encoding="utf-8")
+        (output / RESULT).write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def _show(found: CheckedChange, console: Console) -> None:
+    passed = sum(n.status in ("pass", "success") for n in found.tests)
+    console.print(
+        f"{len(found.modified.own)} nodes differ from {found.base}, {len(found.modified.all)} with what is downstream; "
+        f"{passed} of {len(found.tests)} tests passed",
+        markup=False,
+    )
+    for node in [n for n in found.trial.nodes if n.has_failed or n.status == "warn"] if found.trial else []:
+        console.print(f"  {node.status} {node.resource_type} {node.name}: {node.message}", markup=False)
+    table = Table("table", "before", "after", "new", "gone", "changed", "columns", box=None, padding=(0, 2, 0, 0))
+    for diff in found.trial.diffs if found.trial else []:
+        counts = (diff.rows_before, diff.rows_after, diff.added, diff.removed, diff.changed)
+        columns = ", ".join(f"{c.name} ({c.what}{f' in {c.rows:,} rows' if c.rows else ''})" for c in diff.columns)
+        table.add_row(diff.table, *("" if n is None else f"{n:,}" for n in counts), escape(columns or diff.note))
+    if table.row_count:
+        console.print(table)
+    for name, why in (found.trial.refused if found.trial else {}).items():
+        console.print(f"{name} needs --full-refresh once merged: {'; '.join(why)}", markup=False)
+    for note in found.notes:
+        console.print(note, markup=False, style="dim", soft_wrap=True)
+
+
+def prepare(project_name: str | None, console: Console, *, base: str) -> None:
+    """Have a published state to compare with: the server's lake, or one made here from the project as it was.
+
+    Raises:
+        PlatformError: the project as it was does not run.
+    """
+    project = get_project(project_name)
+    settings = load_settings(project.root)
+    lake = Lake(settings, project.root)
+    if settings.is_s3:
+        count = sum(ref.layer == "marts" for ref in lake.tables(project.name))
+        console.print(f"the published state is the server's: {count} marts of {project.name}", markup=False)
+        return
+    mark = settings.home / _PREPARED
+    with tempfile.TemporaryDirectory(prefix="base-") as folder:
+        root = Path(folder) / project.root.name
+        commit = _unpack(project, base, root)
+        if commit is None:
+            console.print(f"{base} has no such project: there is nothing to compare with yet", markup=False)
+        elif mark.is_file() and mark.read_text(encoding="utf-8") == commit:
+            console.print(f"the published state is here already, made from {commit[:12]}", markup=False)
+        else:
+            _run(root, settings)
+            mark.write_text(commit, encoding="utf-8")
+            console.print(f"made the published state from {commit[:12]}", markup=False)
+    if keys := _not_landed(project, lake):
+        # A source that the change brings along has nobody else who could land it.
+        _run(project.root, settings, "--select", " or ".join(f"key:{key}" for key in keys))
+
+
+def _not_landed(project: Project, lake: Lake) -> list[str]:
+    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+    refs = {TableRef(s["database"], s["schema"], s["identifier"]) for s in manifest["sources"].values()}
+    own = sorted(ref for ref in refs if ref.project == project.name and ref.layer == "raw")
+    return ["/".join(ref.asset_key) for ref in own if lake.published(ref) is None]
+
+
+def _run(root: Path, settings: Settings, *arguments: str) -> None:
+    environment = {**os.environ, "DML_HOME": str(settings.home)}
+    command = [sys.executable, "-m", "dml_platform.cli", "run", *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise PlatformError(
+            "cannot make the published state to compare with",
+            f"'dml run' of the project as it was ended with {done.returncode}; what it said is above",
+            "Mend the base branch first, or name a commit that runs with --base.",
+        )
+
+
+def _unpack(project: Project, base: str, root: Path) -> str | None:
+    def git(*arguments: str) -> bytes:
+        done = subprocess.run(["git", "-C", str(project.root), *arguments], capture_output=True, check=False)
+        if done.returncode:
+            raise ConfigError(
+                f"cannot restore the project as it was at {base!r}",
+                done.stderr.decode(errors="replace").strip() or "git knows no such commit",
+                "Fetch it, or give a branch, tag or commit with --base.",
+            )
+        return done.stdout
+
+    prefix = git("rev-parse", "--show-prefix").decode().strip()
+    commit = git("merge-base", base, "HEAD").decode().strip()
+    if not git("ls-tree", "--full-tree", commit, f"{prefix}pyproject.toml").strip():
+        return None
+    packed = git("-C", str(project.root), "archive", "--format=tar", f"{commit}:{prefix}".rstrip("/"))
+    root.mkdir()
+    with tarfile.open(fileobj=BytesIO(packed)) as archive:
+        archive.extractall(root, filter="data")
+    return commit

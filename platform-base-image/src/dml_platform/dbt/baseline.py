@@ -1,0 +1,144 @@
+"""The dbt project as it was at a commit, and which of its nodes differ since.
+
+Of the two versions nearly all files are the same, so what is parsed of the one serves the other: dbt then reads only
+what differs, which takes a second instead of the ten of a big project.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from dml_platform.core.errors import ConfigError
+from dml_platform.core.project import Project
+from dml_platform.dbt.packages import ELEMENTARY, FOLDER
+from dml_platform.dbt.runner import _invoke, _load_parsed, ensure_manifest, target_dir
+
+_PARSED = "partial_parse.msgpack"
+_KINDS = ("model", "seed", "snapshot", "test", "unit_test")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The project at the commit that a branch left ``base`` at."""
+
+    base: str
+    commit: str
+    project: Project
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Modified:
+    """Unique ids of what differs: ``own`` itself, ``all`` with what is downstream, ``removed`` is there no more."""
+
+    own: tuple[str, ...]
+    all: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@contextmanager
+def open_baseline(project: Project, base: str) -> Iterator[Baseline | None]:
+    """Check the project out as it was where the branch left ``base``, and parse it; None if it was not there yet.
+
+    Raises:
+        ConfigError: git does not know the commit, or dbt cannot read the project as it was.
+    """
+    with tempfile.TemporaryDirectory(prefix="base-") as folder:
+        # A module may be named after its folder.
+        root = Path(folder) / project.root.name
+        commit = _check_out(project, base, root)
+        if commit is None:
+            yield None
+            return
+        then = replace(project, root=root)
+        ensure_manifest(project)
+        parsed = target_dir(project) / _PARSED
+        target_dir(then).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(parsed, target_dir(then) / _PARSED)
+        manifest = json.loads(ensure_manifest(then).read_text(encoding="utf-8"))
+        yield Baseline(base, commit, then, manifest)
+
+
+def find_modified(project: Project, baseline: Baseline | None) -> Modified:
+    """dbt's own ``state:modified`` and ``state:modified+``; everything where there is no baseline."""
+    path = ensure_manifest(project)
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    ours = {key for part in ("nodes", "unit_tests") for key, node in manifest[part].items() if _is_ours(node)}
+    if baseline is None:
+        return Modified(tuple(sorted(ours)), tuple(sorted(ours)), ())
+    state = ensure_manifest(baseline.project).parent
+    own, everything = (
+        tuple(sorted(ours & set(_list(project, path.with_name(_PARSED), selector, state, tests))))
+        # A test of a model that differs is no test that differs, but it has to run.
+        for selector, tests in (("state:modified", "empty"), ("state:modified+", "eager"))
+    )
+    before = {key for key, node in baseline.manifest["nodes"].items() if _is_ours(node) and _is_table(node)}
+    return Modified(own, everything, tuple(sorted(before - manifest["nodes"].keys())))
+
+
+def _list(project: Project, parsed: Path, selector: str, state: Path, tests: str) -> list[str]:
+    arguments = ["ls", "--quiet", "--select", selector, "--state", str(state), "--indirect-selection", tests]
+    arguments += ["--output", "json", "--output-keys", "unique_id"]
+    for kind in _KINDS:
+        arguments += ["--resource-type", kind]
+    manifest = _load_parsed(parsed)
+    if manifest is None:
+        arguments += ["--partial-parse-file-path", str(parsed)]
+    with tempfile.TemporaryDirectory(prefix="ls-") as target:
+        outcome = _invoke(arguments, project, target=Path(target), manifest=manifest)
+    if not outcome.success:
+        raise ConfigError(
+            f"cannot compare the dbt project in {project.dbt_dir} with what it was",
+            " ".join(str(outcome.exception or "dbt gave no reason").split()),
+            "Correct the file; 'dbt ls --select state:modified --state <folder>' shows it again.",
+        )
+    return [json.loads(line)["unique_id"] for line in outcome.result or []]
+
+
+def _is_ours(node: dict[str, Any]) -> bool:
+    return node["resource_type"] in _KINDS and node["package_name"] not in (ELEMENTARY.name, "dbt_utils")
+
+
+def _is_table(node: dict[str, Any]) -> bool:
+    return node["resource_type"] in ("model", "seed", "snapshot")
+
+
+def _check_out(project: Project, base: str, root: Path) -> str | None:
+    """Unpack dbt's folder as it was. Returns: the commit; None if the project was not there."""
+    what = f"cannot compare with {base!r}"
+    prefix = _git(project.root, "rev-parse", "--show-prefix", what=what).decode().strip()
+    top = Path(_git(project.root, "rev-parse", "--show-toplevel", what=what).decode().strip())
+    _git(top, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}", what=what)
+    # What others changed on the base since is no change of this branch.
+    commit = _git(top, "merge-base", base, "HEAD", what=what, reason="they have no common commit").decode().strip()
+    if not _git(top, "ls-tree", "--full-tree", commit, f"{prefix}dbt/dbt_project.yml", what=what).strip():
+        return None
+    packed = _git(top, "archive", "--format=tar", f"{commit}:{prefix}", "dbt", what=what)
+    root.mkdir()
+    with tarfile.open(fileobj=BytesIO(packed)) as archive:
+        archive.extractall(root, filter="data")
+    packages = project.dbt_dir / FOLDER
+    if packages.is_dir() and not (root / "dbt" / FOLDER).exists():
+        (root / "dbt" / FOLDER).symlink_to(packages)
+    return commit
+
+
+def _git(folder: Path, *arguments: str, what: str, reason: str = "git knows no such commit") -> bytes:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)
+    except OSError as error:
+        raise ConfigError(what, f"git cannot be started ({error})", "Install git.") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip() or reason
+        raise ConfigError(what, said, "Fetch it, or give a branch, tag or commit with --base.")
+    return done.stdout
