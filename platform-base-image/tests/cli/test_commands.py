@@ -15,13 +15,14 @@ import dagster as dg
 import pytest
 from rich.console import Console
 
+from dml_platform.catalog.store import read_document
 from dml_platform.cli import services
 from dml_platform.cli.app import main
 from dml_platform.cli.dagster_home import open_instance, run_tags
 from dml_platform.core.errors import PermanentError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import read_project
-from dml_platform.core.runrecord import RunRecord, write_record
+from dml_platform.core.runrecord import RunRecord, read_records, write_record
 from dml_platform.core.settings import load_settings
 from dml_platform.lake import open_lake
 from dml_platform.lake.reporting import recorded
@@ -290,11 +291,11 @@ def dead_process() -> tuple[int, float]:
 def test_runs_of_dead_processes_are_failed_and_those_of_living_ones_left() -> None:
     home = load_settings().home
     pid, started = dead_process()
-    dead = {**run_tags(), "dml/pid": str(pid), "dml/process_started": str(started)}
-    reused = {**run_tags(), "dml/process_started": "1.5"}
+    dead = {**run_tags("shop"), "dml/pid": str(pid), "dml/process_started": str(started)}
+    reused = {**run_tags("shop"), "dml/process_started": "1.5"}
     with open_instance(home) as instance:
         ids = {}
-        for name, tags in {"dead": dead, "reused": reused, "living": run_tags(), "daemon's": {}}.items():
+        for name, tags in {"dead": dead, "reused": reused, "living": run_tags("shop"), "daemon's": {}}.items():
             ids[name] = instance.create_run_for_job(
                 dg.GraphDefinition(name="job").to_job(), status=dg.DagsterRunStatus.STARTED, tags=tags
             ).run_id
@@ -327,9 +328,7 @@ def test_up_fails_when_everything_has_ended() -> None:
         services._watch([services.Service(name, pid, started, "/l/x.log") for name in ("x", "webserver")], QUIET)
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize(("number", "code", "status"), [(signal.SIGINT, 130, None), (signal.SIGKILL, -9, "FAILURE")])
-def test_interrupted_and_killed_runs(root: Path, number: int, code: int, status: str | None) -> None:
+def start_slow_run(root: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dml_platform.cli", "run", "-s", "shop/marts/slow"]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -337,6 +336,13 @@ def test_interrupted_and_killed_runs(root: Path, number: int, code: int, status:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
+    return process
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("number", "code", "status"), [(signal.SIGINT, 130, None), (signal.SIGKILL, -9, "FAILURE")])
+def test_interrupted_and_killed_runs(root: Path, number: int, code: int, status: str | None) -> None:
+    process = start_slow_run(root)
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code
@@ -345,3 +351,22 @@ def test_interrupted_and_killed_runs(root: Path, number: int, code: int, status:
         [run] = instance.get_runs()
     assert run.is_finished
     assert status in (None, run.status.value)
+
+
+@pytest.mark.integration
+def test_the_next_run_leaves_a_record_in_place_of_a_killed_one(root: Path, dml: Dml) -> None:
+    process = start_slow_run(root)
+    process.kill()
+    process.communicate(timeout=30)
+    settings = load_settings(root)
+    assert list(read_records(settings, "shop")) == []
+    assert dml("run", "-s", "shop/marts/fine")[0] == 0
+    [lost] = [record for record in read_records(settings, "shop") if record.status == "failed"]
+    assert (lost.step, lost.error) == ("run", "The process of 'dml run' was killed.")
+    document = read_document(settings, "shop")
+    assert document is not None
+    shown = {run.run_id: (run.status, run.steps[0].error if run.steps else None) for run in document.runs}
+    assert shown[lost.run_id] == ("failed", "The process of 'dml run' was killed.")
+    # Once: a later run finds it recorded.
+    assert dml("run", "-s", "shop/marts/fine")[0] == 0
+    assert [r.run_id for r in read_records(settings, "shop") if r.status == "failed"] == [lost.run_id]

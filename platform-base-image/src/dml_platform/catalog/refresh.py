@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from dml_platform.catalog.builder import build_document
+from dml_platform.catalog.lost import record_lost_runs
 from dml_platform.catalog.orchestration import check_outcomes
 from dml_platform.catalog.runs import STEP, outcomes_of
 from dml_platform.catalog.store import write_document
@@ -57,6 +58,7 @@ def _refresh(
     for step, error in failed.items():
         if not kept & _names(project, step):
             write_record(lake.settings, _record(project, lake, run_id, step, started, error=error))
+    _record_lost_runs(project, lake, instance, dagster_run_id)
     current = check_outcomes(instance, dagster_run_id)
     document = build_document(project, lake, defs=defs, run_id=run_id, current=current)
     # Written after: the document has these results already, the next one finds them here.
@@ -64,6 +66,13 @@ def _refresh(
     record = _record(project, lake, run_id, STEP, started, duration_s=time.monotonic() - clock, details=details)
     write_record(lake.settings, record)
     return document, write_document(lake.settings, document, run_id=run_id)
+
+
+def _record_lost_runs(project: Project, lake: Lake, instance: dg.DagsterInstance, dagster_run_id: str) -> None:
+    try:
+        record_lost_runs(lake.settings, project, instance, but=dagster_run_id)
+    except Exception as error:  # another run's record: this one's document is worth more
+        logger.warning("runs that were killed are not recorded: %s", error, exc_info=error)
 
 
 def _names(project: Project, step: str) -> set[str]:

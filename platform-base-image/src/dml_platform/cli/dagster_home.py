@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
+from dml_platform.catalog.lost import COMMAND_TAG, KILLED_TAG, PROJECT_TAG
 from dml_platform.cli.processes import find_process
 
 _CONFIG = """\
@@ -22,7 +23,7 @@ retention:
   schedule: {purge_after_days: 90}
   sensor: {purge_after_days: {skipped: 7, failure: 30, success: -1}}
 """
-_COMMAND, _PID, _STARTED = "dml/command", "dml/pid", "dml/process_started"
+_PID, _STARTED = "dml/pid", "dml/process_started"
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -41,10 +42,15 @@ def ensure_home(home: Path) -> Path:
     return folder
 
 
-def run_tags() -> dict[str, str]:
-    """The tags that say which process a run is in."""
+def run_tags(project: str) -> dict[str, str]:
+    """The tags that say whose run it is and which process it is in."""
     process = psutil.Process()
-    return {_COMMAND: "run", _PID: str(process.pid), _STARTED: str(process.create_time())}
+    return {
+        COMMAND_TAG: "run",
+        PROJECT_TAG: project,
+        _PID: str(process.pid),
+        _STARTED: str(process.create_time()),
+    }
 
 
 @contextmanager
@@ -59,6 +65,7 @@ def open_instance(home: Path) -> Iterator[dg.DagsterInstance]:
 
 def _fail_dead_runs(instance: dg.DagsterInstance) -> None:
     """A killed process cannot say so itself, and its run would hold a place in the queue for ever."""
-    for run in instance.get_runs(filters=dg.RunsFilter(tags={_COMMAND: "run"}, statuses=_UNFINISHED)):
+    for run in instance.get_runs(filters=dg.RunsFilter(tags={COMMAND_TAG: "run"}, statuses=_UNFINISHED)):
         if find_process(int(run.tags.get(_PID, 0)), float(run.tags.get(_STARTED, 0))) is None:
+            instance.add_run_tags(run.run_id, {KILLED_TAG: "true"})
             instance.report_run_failed(run, "The process of 'dml run' was killed.")

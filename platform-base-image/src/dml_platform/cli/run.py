@@ -121,7 +121,7 @@ def _execute(
                 instance=instance,
                 raise_on_error=False,
                 run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-                tags=run_tags(),
+                tags=run_tags(project.name),
             )
         except dg.DagsterExecutionInterruptedError as error:
             raise KeyboardInterrupt from error
