@@ -92,6 +92,8 @@ class AlertsConfig(_Model):
         default=24.0, gt=0, description="a fault that goes on is told again after so long; not before"
     )
     schedule_grace_minutes: float = Field(default=15.0, gt=0, description="how late a schedule may run")
+    tick_seconds: int = Field(default=30, ge=5, description="between two looks at finished runs and what waits")
+    look_every_minutes: float = Field(default=5.0, gt=0, description="between two looks at sources and schedules")
 
     @model_validator(mode="after")
     def _check_names(self) -> AlertsConfig:

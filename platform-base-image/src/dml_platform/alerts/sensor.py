@@ -26,7 +26,6 @@ from dml_platform.lake.reporting import short_run_id
 
 # Rows of the run table may become visible a little after the time that they carry.
 _OVERLAP = timedelta(minutes=2)
-_LOOK_EVERY = timedelta(minutes=5)
 _RUNS_A_TICK = 50
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 _LAPTOP_TAG = "dml/command"
@@ -57,6 +56,7 @@ def build_alert_sensor(
     """
     if alerts is None:
         return []
+    look_every = timedelta(minutes=alerts.look_every_minutes)
     due = [
         Schedule(
             s.name,
@@ -70,7 +70,7 @@ def build_alert_sensor(
     @dg.sensor(
         name=f"{project.name}_alerts",
         description="Tells the owner what failed, is late or did not run, once, and when it is over.",
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=alerts.tick_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def _watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
@@ -90,7 +90,7 @@ def build_alert_sensor(
                 problems.append(f"cannot look at {what}: {type(error).__name__}")
 
         attempt("finished runs", lambda: _look_at_runs(context, desk, place, settings.dagster_url))
-        if place.looked_at is None or now - datetime.fromisoformat(place.looked_at) >= _LOOK_EVERY:
+        if place.looked_at is None or now - datetime.fromisoformat(place.looked_at) >= look_every:
             place.looked_at = now.isoformat()
             attempt("late sources", lambda: _look_at_sources(desk, Lake(settings, project.root), limits(), now, place))
             attempt("schedules", lambda: _look_at_schedules(context, desk, due, now))
