@@ -43,10 +43,6 @@ class Plugin(BasePlugin):
         """Attach the private file as the project's database and pin every published table as a view."""
         _translated(lambda: self._configure(conn))
 
-    def configure_cursor(self, cursor: duckdb.DuckDBPyConnection) -> None:
-        """Repeat what DuckDB keeps per cursor."""
-        cursor.execute("SET TimeZone='UTC'")
-
     def store(self, target_config: TargetConfig) -> None:
         """Called by the macros: ``write`` stages one model, ``publish`` ends the invocation."""
         assert target_config.location is not None

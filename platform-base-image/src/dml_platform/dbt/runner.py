@@ -5,6 +5,7 @@ dbt's own program starts a new process each time; staying in ours saves its star
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import hashlib
@@ -216,16 +217,23 @@ def _invoke(
     from dbt.cli.main import dbtRunner
 
     def on_event(event: Any) -> None:
+        if event.info.level == "error":
+            print(event.info.msg, flush=True)
         if on_node is not None and event.info.name == "NodeFinished":
             on_node(from_event(event))
 
     folder = str(project.dbt_dir)
     common = ["--project-dir", folder, "--profiles-dir", folder, "--target-path", str(target)]
-    # dbt never closes its log file; what it would hold is in the run's own log and record.
-    common += ["--no-send-anonymous-usage-stats", "--no-version-check", "--log-level-file", "none"]
+    # dbt never closes its log file; what it would hold is in the run's own log and record. Its console logger writes out
+    # each of thousands of events before it drops all but the errors.
+    quiet = ["--log-level", "none", "--log-level-file", "none"]
+    common += ["--no-send-anonymous-usage-stats", "--no-version-check", *quiet]
     # dbt makes millions of objects that live on: collecting as often as Python does takes a tenth of a build.
     thresholds = gc.get_threshold()
     gc.set_threshold(200_000, 20, 100)
+    # For the same reason Python's last look for cycles would take half a second, on its way out.
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
     try:
         return dbtRunner(manifest, callbacks=[on_event]).invoke([*arguments, *common])
     finally:

@@ -40,7 +40,7 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None
         f"SET extension_directory={quote(str(settings.home / 'duckdb-extensions'))}",
         "SET autoinstall_known_extensions=false",
         "SET preserve_insertion_order=false",
-        "SET TimeZone='UTC'",
+        "SET GLOBAL TimeZone='UTC'",  # for every cursor that follows too
     ):
         connection.execute(statement)
     # The bar goes to stdout, into whoever reads a pipe. In Jupyter it is off, and naming it asks for ipywidgets.

@@ -1,11 +1,31 @@
-"""The snapshot that replaces files, as pyiceberg should make it."""
+"""The transaction, and the snapshot that replaces files, as pyiceberg should make them."""
 
 from __future__ import annotations
 
 from pyiceberg.manifest import ManifestFile
-from pyiceberg.table import Transaction
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.update import TableUpdate
 from pyiceberg.table.update.snapshot import _OverwriteFiles
+
+
+class OnceAppliedTransaction(Transaction):
+    """A transaction that applies its updates once, and not each time that the metadata is looked at.
+
+    pyiceberg 0.12 copies all of a table's metadata, every snapshot of its history, some thirty times a commit.
+    """
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table)
+        self._applied: tuple[tuple[TableUpdate, ...], TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The table's metadata with the updates so far."""
+        if self._applied is None or self._applied[0] is not self._updates:
+            self._applied = (self._updates, super().table_metadata)
+        return self._applied[1]
 
 
 class ReplaceFiles(_OverwriteFiles):

@@ -35,7 +35,7 @@ from dml_platform.lake.datafiles import Written, live_files, storage_errors, wri
 from dml_platform.lake.engine import quote_name
 from dml_platform.lake.read import PinnedTable, pin
 from dml_platform.lake.schema import Column, describe_query, evolve, new_schema
-from dml_platform.lake.snapshots import ReplaceFiles
+from dml_platform.lake.snapshots import OnceAppliedTransaction, ReplaceFiles
 
 Mode = Literal["table", "append", "merge"]
 SUMMARY_PREFIX = "dml."
@@ -307,7 +307,7 @@ class Step:
                     f"another process writes to its branch {self.branch!r}",
                     "End the other run of the same name, then run the step again.",
                 )
-            transaction = table.transaction()
+            transaction = OnceAppliedTransaction(table)
             transaction._apply((current,))
             if branch is None and head.snapshot_id is not None:
                 transaction._apply((_set_branch(self.branch, head.snapshot_id),))
