@@ -1,0 +1,151 @@
+"""Workflows run for real on this machine: act in host mode, small stand-ins for the actions that GitHub would fetch.
+
+What the stand-ins do is in `standins/`; what act cannot do is in the README.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+STANDINS = Path(__file__).parent / "standins"
+OWN = "dml-data/ci-templates"
+REPOSITORY = "acme/project"
+_PINNED = re.compile(r"uses: ([\w.-]+/[\w.-]+)(?:/[\w./-]+)?@([0-9a-f]{40})")
+_TIMEOUT_S = 1500
+
+
+@dataclass
+class Outcome:
+    """What act said: results by job, what each job printed, and the whole for a test that fails."""
+
+    code: int
+    text: str
+    results: dict[str, str] = field(default_factory=dict)
+    printed: dict[str, list[str]] = field(default_factory=dict)
+
+    def said(self, job: str) -> str:
+        """All lines of a job."""
+        return "\n".join(line for name, lines in self.printed.items() if name.endswith(job) for line in lines)
+
+    @property
+    def failed(self) -> set[str]:
+        """The jobs that failed, by the last part of their name."""
+        return {name for name, result in self.results.items() if result == "failure"}
+
+
+def templates(folder: Path, *, real_setup: bool = False) -> Path:
+    """A copy of this repository for act; the set-up action is a stand-in, which takes the tests' own environment."""
+    target = folder / "ci-templates"
+    shutil.copytree(ROOT / ".github", target / ".github")
+    if not real_setup:
+        shutil.copytree(STANDINS / "setup", target / ".github" / "actions" / "setup", dirs_exist_ok=True)
+    return target
+
+
+def run(
+    act: Path,
+    repository: Path,
+    event: str,
+    payload: dict[str, Any],
+    *,
+    workflow: str,
+    folder: Path,
+    own: Path,
+    variables: dict[str, str] | None = None,
+    secrets: dict[str, str] | None = None,
+) -> Outcome:
+    """Run one workflow of a repository.
+
+    Args:
+        act: the program.
+        payload: what GitHub would say of the event.
+        folder: takes what the run leaves: `artifacts`, `caches`, what the stand-in for `gh` was asked.
+        own: this repository or a copy of it.
+    """
+    for name in ("artifacts", "caches", "home"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    event_file = folder / "event.json"
+    event_file.write_text(json.dumps(payload))
+    command = [str(act), event, "--workflows", f".github/workflows/{workflow}", "--eventpath", str(event_file)]
+    command += ["--platform", "ubuntu-24.04=-self-hosted", "--json", "--no-cache-server", "--action-offline-mode"]
+    command += ["--cache-server-path", str(folder / "none"), "--action-cache-path", str(folder / "actions")]
+    for place in _local(repository, own):
+        command += ["--local-repository", place]
+    for name, value in (variables or {}).items():
+        command += ["--var", f"{name}={value}"]
+    for name, value in (secrets or {"GITHUB_TOKEN": "none"}).items():
+        command += ["--secret", f"{name}={value}"]
+    done = subprocess.run(
+        command,
+        cwd=repository,
+        env=_environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    return _read(done)
+
+
+def _local(repository: Path, own: Path) -> list[str]:
+    """Every action and workflow that is named, and where on this machine it is."""
+    texts = [path.read_text() for root in (repository, own) for path in (root / ".github").rglob("*.yml")]
+    found = {match.groups() for text in texts for match in _PINNED.finditer(text)}
+    places = []
+    for name, commit in sorted(found):
+        place = own if name == OWN else STANDINS / name.partition("/")[2]
+        places.append(f"{name}@{commit}={place}")
+    return places
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("DML_", "GITHUB_", "ACT", "AWS_"))}
+    programs = folder / "programs"
+    programs.mkdir(exist_ok=True)
+    _stand_in_for_gh(programs / "gh", folder / "gh.txt")
+    return {
+        **kept,
+        "HOME": str(folder / "home"),
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "TEST_ENVIRONMENT": sys.prefix,
+        "TEST_ARTIFACTS": str(folder / "artifacts"),
+        "TEST_CACHES": str(folder / "caches"),
+        "GITHUB_REPOSITORY": REPOSITORY,
+    }
+
+
+def _stand_in_for_gh(path: Path, asked: Path) -> None:
+    """Notes what it is asked, with the files that are named."""
+    path.write_text(
+        "#!/usr/bin/env bash\n"
+        f"printf '%s\\n' \"$*\" >>'{asked}'\n"
+        'while (($#)); do if [[ $1 == --body-file || $1 == --notes-file ]]; then '
+        f"cat \"$2\" >>'{asked}'; fi; shift; done\n"
+    )
+    path.chmod(0o755)
+
+
+def _read(done: subprocess.CompletedProcess[str]) -> Outcome:
+    found = Outcome(done.returncode, done.stdout + done.stderr)
+    for line in done.stdout.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        job = str(entry.get("jobID") or "").strip()
+        if entry.get("raw_output"):
+            found.printed.setdefault(job, []).append(entry["msg"].rstrip())
+        elif "jobResult" in entry:
+            found.results[job] = entry["jobResult"]
+    return found
