@@ -244,6 +244,7 @@ def diff(
 ci_app = typer.Typer(no_args_is_help=True, help="What a pull request has to pass, the same here as in the workflows.")
 app.add_typer(ci_app, name="ci")
 BaseOption = Annotated[str, typer.Option("--base", help="Branch, tag or commit that the change goes to.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for comment.md and change.json.")]
 
 
 @ci_app.command("changed")
@@ -262,9 +263,7 @@ def ci_changed(
 def ci_check(
     project: ProjectOption = None,
     base: BaseOption = "origin/main",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for comment.md and change.json.")
-    ] = None,
+    output: OutputOption = None,
 ) -> None:
     """Build and test what a change touches on the published tables, compare the data, publish nothing."""
     from dml_platform.cli import ci
@@ -273,11 +272,11 @@ def ci_check(
 
 
 @ci_app.command("prepare")
-def ci_prepare(project: ProjectOption = None, base: BaseOption = "origin/main") -> None:
+def ci_prepare(project: ProjectOption = None, base: BaseOption = "origin/main", output: OutputOption = None) -> None:
     """Make the published state to compare with, where the settings name no server: run the project as it was."""
     from dml_platform.cli import ci
 
-    ci.prepare(project, console, base=base)
+    ci.prepare(project, console, base=base, output=output)
 
 
 catalog_app = typer.Typer(no_args_is_help=True, help="What is known of a project: tables, tests, lineage, runs.")

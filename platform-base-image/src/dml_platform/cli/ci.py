@@ -94,13 +94,21 @@ def _show(found: CheckedChange, console: Console) -> None:
         console.print(note, markup=False, style="dim", soft_wrap=True)
 
 
-def prepare(project_name: str | None, console: Console, *, base: str) -> None:
+def prepare(project_name: str | None, console: Console, *, base: str, output: Path | None = None) -> None:
     """Have a published state to compare with: the server's lake, or one made here from the project as it was.
 
     Raises:
-        PlatformError: the project as it was does not run.
+        PlatformError: the project as it was does not run; the comment then says so.
     """
     project = get_project(project_name)
+    try:
+        _prepare(project, console, base)
+    except PlatformError as error:
+        _write(output, failed(project.name, error), {"project": project.name, "is_good": False, "error": str(error)})
+        raise
+
+
+def _prepare(project: Project, console: Console, base: str) -> None:
     settings = load_settings(project.root)
     lake = Lake(settings, project.root)
     if settings.is_s3:

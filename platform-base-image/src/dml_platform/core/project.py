@@ -69,7 +69,9 @@ def read_project(root: Path) -> Project | None:
             f"[tool.dml] has unknown keys {sorted(unknown)}",
             "Keep only 'project' and 'module'.",
         )
-    module = table.get("module", f"{root.name.replace('-', '_')}.definitions")
+    # Not the folder's name: a clone may be in a folder of any name.
+    name = document.get("project", {}).get("name", root.name)
+    module = table.get("module", f"{name.replace('-', '_')}.definitions")
     return Project(name=table["project"], root=root, module=module)
 
 
