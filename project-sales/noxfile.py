@@ -6,9 +6,12 @@ Otherwise dml-platform comes from the package index, or from the folder of wheel
 
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -16,37 +19,111 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", "tests", "integration"]
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
-PLATFORM = "dml-platform>=0.1,<0.2"
+PROJECT = nox.project.load_toml(Path(__file__).parent / "pyproject.toml")["project"]
+NAME = PROJECT["name"]
+TAG = f"{NAME}:{PROJECT['version']}"
+PLATFORM = next(wanted for wanted in PROJECT["dependencies"] if wanted.startswith("dml-platform"))
 # A wheel that was built again has the same name, and uv would take the one that it remembers.
 WHEELS = ["--refresh-package=dml-platform"]
 if os.environ.get("DML_WHEELS"):
     WHEELS.append(f"--find-links={os.environ['DML_WHEELS']}")
+# What a session needs, in the order in which uv takes it.
+LOCKED = ["--require-hashes", "-r", "requirements/run.txt", "-r", "requirements/dev.txt"]
+INSTALLED = [LOCKED, ["--no-deps", *WHEELS, PLATFORM]]
+INSTALLED += [["--no-deps", "--build-constraints", "requirements/build.txt", "-e", "."]]
 COMPILE = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.10", "--generate-hashes"]
 COMPILE += ["--no-annotate", "--custom-compile-command=nox -s lock", "--no-emit-package=dml-platform", *WHEELS]
 
 # What describes an image; nothing of it gets into one. The wheels of this tree are on no list of vulnerabilities.
 SBOM_TOOLS = {"cyclonedx-py": "cyclonedx-bom==7.5.0", "pip-audit": "pip-audit==2.10.1"}
-OURS = {"dml-platform", "project-sales"}
+OURS = {"dml-platform", NAME}
 
 
 def install(session: nox.Session) -> None:
     """Install the locked set, the platform and this package, unless nox was told to use what is there."""
-    if session.venv_backend == "none":
-        return
-    session.install("--require-hashes", "-r", "requirements/run.txt", "-r", "requirements/dev.txt")
-    session.install("--no-deps", *WHEELS, PLATFORM)
-    session.install("--no-deps", "--build-constraints", "requirements/build.txt", "-e", ".")
+    if session.venv_backend != "none":
+        for what in INSTALLED:
+            session.install(*what)
+
+
+def changed_files(session: nox.Session, *patterns: str) -> list[str] | None:
+    """What the branch changes since it left the commit that the session is given; None where it is given none."""
+    base = session.posargs[0] if session.posargs else ""
+    if not base:
+        return None
+    command = ["git", "diff", "--name-only", "--diff-filter=d", "--relative", "--merge-base", base, "--", *patterns]
+    return str(session.run(*command, silent=True, external=True) or "").split("\n")[:-1]
+
+
+@nox.session(venv_backend="none")
+def environment(session: nox.Session) -> None:
+    """Install what every session needs into the environment that nox runs in; then `nox --no-venv` uses it."""
+    for what in INSTALLED:
+        session.run("uv", "pip", "install", "--quiet", f"--python={sys.executable}", *what, external=True)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, SQL and YAML."""
+    """Check style, types, SQL and YAML; `-- COMMIT` checks of the SQL only what changed since: sqlfluff is slow."""
     install(session)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.run("sqlfluff", "lint", "--disable-progress-bar", "dbt/models", "dbt/tests")
     session.run("yamllint", "--strict", ".")
+    queries = changed_files(session, ":(glob)dbt/models/**/*.sql", ":(glob)dbt/tests/**/*.sql")
+    if queries is None:
+        queries = ["dbt/models", "dbt/tests"]
+    if queries:
+        session.run("sqlfluff", "lint", "--disable-progress-bar", *queries)
+
+
+@nox.session
+def secrets(session: nox.Session) -> None:
+    """Look for secrets with the rules of the pre-commit hook; `-- COMMIT` only in what changed since."""
+    install(session)
+    hooks = [hook for repo in yaml_file(".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
+    hook = next(hook for hook in hooks if hook["id"] == "detect-secrets")
+    names = changed_files(session)
+    if names is None:
+        names = str(session.run("git", "ls-files", silent=True, external=True)).split("\n")[:-1]
+    if names := [name for name in names if not re.search(hook["exclude"], name)]:
+        session.run(*hook["entry"].split(), *names)
+
+
+def yaml_file(name: str) -> Any:
+    """A file of this folder; YAML comes with the tools that are installed."""
+    import yaml
+
+    return yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+
+
+@nox.session
+def parse(session: nox.Session) -> None:
+    """Let dbt read the project, which connects to nothing."""
+    install(session)
+    session.run("dbt", "--quiet", "parse", "--project-dir=dbt", "--profiles-dir=dbt")
+
+
+@nox.session
+def change(session: nox.Session) -> None:
+    """Build and test what changed since `-- COMMIT` (default: origin/main), and write into dist/change what it does."""
+    install(session)
+    base, out = f"--base={session.posargs[0] if session.posargs else 'origin/main'}", Path("dist/change")
+    shutil.rmtree(out, ignore_errors=True)
+    if os.environ.get("DML_DBT_PACKAGES_MIRROR"):
+        session.run("dml", "elementary", "install")
+    session.run("dml", "ci", "prepare", base, f"--output={out}")
+    session.run("dml", "ci", "check", base, f"--output={out}")
+
+
+@nox.session
+def files(session: nox.Session) -> None:
+    """Check what DVC tracks; `-- push` makes and pushes what is missing before."""
+    install(session)
+    if session.posargs == ["push"]:
+        session.run("dml", "dvc", "repro", "--pull")
+        session.run("dml", "dvc", "push")
+    session.run("dml", "dvc", "check")
 
 
 @nox.session
@@ -88,7 +165,7 @@ def lock(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def image(session: nox.Session) -> None:
     """Build the image with plain Docker, then describe it (session sbom); `-- TAG [docker build's own options]`."""
-    tag, *options = session.posargs or ["project-sales:0.1.0"]
+    tag, *options = session.posargs or [TAG]
     if os.environ.get("DML_DBT_PACKAGES_MIRROR"):  # what is in dbt/dbt_packages goes along into the image
         session.run("dml", "elementary", "install", external=True)
     if certificates := os.environ.get("SSL_CERT_FILE"):
@@ -102,8 +179,8 @@ def image(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def sbom(session: nox.Session) -> None:
     """Write the image's bill of materials (CycloneDX) and its known vulnerabilities into dist/; `-- TAG`."""
-    tag = session.posargs[0] if session.posargs else "project-sales:0.1.0"
-    bill, report = Path("dist/project-sales.cdx.json"), Path("dist/project-sales.audit.json")
+    tag = session.posargs[0] if session.posargs else TAG
+    bill, report = Path(f"dist/{NAME}.cdx.json"), Path(f"dist/{NAME}.audit.json")
     bill.parent.mkdir(exist_ok=True)
     ask = "import sys; print('%d.%d' % sys.version_info[:2])"
     run = ["docker", "run", "--rm", "--network=none"]
