@@ -190,12 +190,18 @@ def other_server() -> Iterator[HTTPServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response_only(getattr(self.server, "status", 200))
+            signed_in = "token" in self.path or "loggedInUser" in self.path or "endpoints" in self.path
+            good = "right" in (self.headers.get("Authorization") or self.headers.get("X-API-Key") or self.body())
+            status = 401 if signed_in and not good else getattr(self.server, "status", 200)
+            self.send_response_only(status)
             now = time.time() + getattr(self.server, "offset_s", 0)
             self.send_header("Date", email.utils.formatdate(now, usegmt=True))
             self.end_headers()
 
-        do_HEAD = do_GET
+        do_HEAD = do_POST = do_GET
+
+        def body(self) -> str:
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -288,6 +294,34 @@ def test_outside_service_that_does_not_answer_or_is_another_is_named(make: Make,
     other_server.status = 404  # type: ignore[attr-defined]
     here = make(DML_AIRBYTE_URL=f"http://127.0.0.1:{other_server.server_port}")
     assert "Is that Airbyte? Correct DML_AIRBYTE_URL" in find(contents.check_outside, here, "failed")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "secret", "fix"),
+    [
+        ("Airbyte", {"DML_AIRBYTE_CLIENT_ID": "application"}, "airbyte_client_secret", "Correct DML_AIRBYTE_CLIENT_ID"),
+        ("OpenMetadata", {}, "openmetadata_token", "Copy the bot's token anew"),
+        ("Portainer", {}, "portainer_api_key", "Make a new key in Portainer"),
+    ],
+)
+def test_credentials_that_an_outside_service_refuses_are_named(
+    make: Make, other_server: HTTPServer, name: str, settings: dict[str, str], secret: str, fix: str
+) -> None:
+    address = {f"DML_{name.upper()}_URL": f"http://127.0.0.1:{other_server.server_port}"}
+    here = make(**address, **settings)
+    here.secrets.mkdir(parents=True)
+    (here.secrets / secret).write_text("wrong")
+    text = find(contents.check_outside, here, "failed")
+    assert "401" in text
+    assert fix in text
+    (here.secrets / secret).write_text("right")
+    assert find(contents.check_outside, here, "failed") == ""
+    assert f"{name} answers at" in find(contents.check_outside, here, "ok")
+
+
+def test_openmetadata_without_a_token_is_a_warning(make: Make, other_server: HTTPServer) -> None:
+    here = make(DML_OPENMETADATA_URL=f"http://127.0.0.1:{other_server.server_port}")
+    assert "write its bot's token" in find(contents.check_outside, here, "warning")
 
 
 def test_refusal_lists_what_failed_and_nothing_is_written(

@@ -168,9 +168,9 @@ def new_server(core_images: dict[str, str], folder: Path) -> Iterator[Callable[.
     """Makes installations; removes each at the end."""
     made: list[Server] = []
 
-    def make(**settings: str) -> Server:
+    def make(*, source: Path = FOLDER, images: dict[str, str] = core_images, **settings: str) -> Server:
         name = f"{'dmlkept-' if KEEP else PREFIX}{os.getpid()}" + (f"-{len(made)}" if made else "")
-        server = Server(folder / name, name, core_images, settings=settings)
+        server = Server(folder / name, name, images, settings=settings, source=source)
         server.subnet = 16 + (os.getpid() + len(made)) % 200
         made.append(server)
         server.install()

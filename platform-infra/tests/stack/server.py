@@ -25,7 +25,7 @@ COPIED = ("compose.yaml", ".env.example", "config", "registry")
 
 @dataclass
 class Server:
-    """A copy of this repository with a state folder, ports and names of its own."""
+    """A copy of this repository, or of another release of it, with a state folder, ports and names of its own."""
 
     root: Path
     name: str
@@ -34,6 +34,7 @@ class Server:
     http_port: int = field(default_factory=free_port)
     subnet: int = field(default_factory=lambda: 16 + os.getpid() % 200)
     settings: dict[str, str] = field(default_factory=dict)
+    source: Path = FOLDER
 
     @property
     def state(self) -> Path:
@@ -48,15 +49,10 @@ class Server:
     def install(self) -> None:
         """Copy the files and write `.env`, as a person would."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for name in COPIED:
-            source = FOLDER / name
-            if source.is_dir():
-                shutil.copytree(source, self.root / name, dirs_exist_ok=True)
-            else:
-                shutil.copy2(source, self.root / name)
+        self.copy_files()
         (self.root / "registry" / "code-locations.yaml").write_text("code_locations: []\n", encoding="utf-8")
         socket = os.environ.get("DOCKER_HOST", "").removeprefix("unix://") or "/var/run/docker.sock"
-        example = (FOLDER / ".env.example").read_text(encoding="utf-8")
+        example = (self.source / ".env.example").read_text(encoding="utf-8")
         subnet = {name: value.replace("172.31.250.", f"172.31.{self.subnet}.") for name, value in EDGE.findall(example)}
         settings = {
             "DML_STACK": self.name,
@@ -74,12 +70,24 @@ class Server:
         lines = [f"{key}={value}\n" for key, value in settings.items()]
         (self.root / ".env").write_text("".join(lines), encoding="utf-8")
 
+    def copy_files(self, *, but: tuple[str, ...] = ()) -> None:
+        """Bring the release's files, as a checkout does."""
+        for name in (name for name in COPIED if name not in but):
+            source = self.source / name
+            if source.is_dir():
+                shutil.copytree(source, self.root / name, dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, self.root / name)
+
     # ---- commands -----------------------------------------------------------------------------------------------
     def dml(self, *arguments: str, check: bool = True, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
         """Run `dml infra …` in the installation."""
         program = shutil.which("dml")
         command = [program, "infra"] if program else [sys.executable, "-m", "dml_infra"]
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DML_", "COMPOSE_"))}
+        if self.source != FOLDER:  # that release's program
+            command = [sys.executable, "-m", "dml_infra"]
+            kept["PYTHONPATH"] = str(self.source / "src")
         # Lines stay whole, wherever the output goes.
         environment = kept | {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
         return sh(*command, *arguments, check=check, timeout_s=timeout_s, cwd=self.root, env=environment)

@@ -107,44 +107,65 @@ def check_images(installation: Installation) -> Iterator[Finding]:
 
 
 def check_outside(installation: Installation) -> Iterator[Finding]:
-    """Airbyte, OpenMetadata and Portainer answer, where the settings name them."""
+    """Airbyte, OpenMetadata and Portainer answer, and take our credentials, where the settings name them."""
     for name, variable, path in OUTSIDE:
         address = installation.env.get(variable, "").rstrip("/")
         if not address:
             continue
         try:
             answer = requests.get(address + path, timeout=5, verify=_authority(installation, name))
+            if answer.status_code >= 400:
+                yield failed(f"{address + path} answers {answer.status_code}", f"Is that {name}? Correct {variable}.")
+                continue
+            yield ok(f"{name} answers at {address}")
+            yield from SIGN_IN[name](installation, address)
         except requests.RequestException as error:
             yield failed(
                 f"{name} at {address} does not answer ({_root_cause(error)})", f"Start it, or correct {variable}."
             )
-            continue
-        if answer.status_code >= 400:
-            yield failed(f"{address + path} answers {answer.status_code}", f"Is that {name}? Correct {variable}.")
-        else:
-            yield ok(f"{name} answers at {address}")
-            yield from _check_sign_in(installation, name, address)
 
 
-def _check_sign_in(installation: Installation, name: str, address: str) -> Iterator[Finding]:
-    if name == "Airbyte" and installation.env.get("DML_AIRBYTE_CLIENT_ID"):
-        secret = _read(installation.secrets / "airbyte_client_secret")
-        body = {"client_id": installation.env["DML_AIRBYTE_CLIENT_ID"], "client_secret": secret}
-        answer = requests.post(f"{address}/api/public/v1/applications/token", json=body, timeout=10)
-        if not answer.ok:
-            fix = "Correct DML_AIRBYTE_CLIENT_ID and the secret airbyte_client_secret."
-            yield failed(f"Airbyte gives no token ({answer.status_code})", fix)
-    if name == "Portainer" and (installation.secrets / "portainer_api_key").is_file():
-        key = {"X-API-Key": _read(installation.secrets / "portainer_api_key")}
-        answer = requests.get(
-            f"{address}/api/endpoints", headers=key, timeout=10, verify=_authority(installation, name)
-        )
-        if not answer.ok:
-            fix = "Make a new key in Portainer and write it to the secret portainer_api_key."
-            yield failed(f"Portainer refuses the API key ({answer.status_code})", fix)
-    if name == "OpenMetadata" and not (installation.secrets / "openmetadata_token").is_file():
-        fix = f"To fill the catalogue, write its bot's token to {installation.secrets / 'openmetadata_token'}."
-        yield warning("there is no token for OpenMetadata", fix)
+def _sign_in_to_airbyte(installation: Installation, address: str) -> Iterator[Finding]:
+    identity, file = installation.env.get("DML_AIRBYTE_CLIENT_ID"), installation.secrets / "airbyte_client_secret"
+    if not identity or not file.is_file():  # a missing file is what `check_secrets` says
+        return
+    body = {"client_id": identity, "client_secret": _read(file)}
+    verify = _authority(installation, "Airbyte")
+    answer = requests.post(f"{address}/api/public/v1/applications/token", json=body, timeout=10, verify=verify)
+    if not answer.ok:
+        fix = "Correct DML_AIRBYTE_CLIENT_ID and the secret airbyte_client_secret."
+        yield failed(f"Airbyte gives no token ({answer.status_code})", fix)
+
+
+def _sign_in_to_openmetadata(installation: Installation, address: str) -> Iterator[Finding]:
+    file = installation.secrets / "openmetadata_token"
+    if not file.is_file():
+        yield warning("there is no token for OpenMetadata", f"To fill the catalogue, write its bot's token to {file}.")
+        return
+    token = {"Authorization": f"Bearer {_read(file)}"}
+    verify = _authority(installation, "OpenMetadata")
+    answer = requests.get(f"{address}/api/v1/users/loggedInUser", headers=token, timeout=10, verify=verify)
+    if not answer.ok:
+        fix = "Copy the bot's token anew and write it to the secret openmetadata_token."
+        yield failed(f"OpenMetadata refuses the token ({answer.status_code})", fix)
+
+
+def _sign_in_to_portainer(installation: Installation, address: str) -> Iterator[Finding]:
+    file = installation.secrets / "portainer_api_key"
+    if not file.is_file():
+        return
+    verify = _authority(installation, "Portainer")
+    answer = requests.get(f"{address}/api/endpoints", headers={"X-API-Key": _read(file)}, timeout=10, verify=verify)
+    if not answer.ok:
+        fix = "Make a new key in Portainer and write it to the secret portainer_api_key."
+        yield failed(f"Portainer refuses the API key ({answer.status_code})", fix)
+
+
+SIGN_IN = {
+    "Airbyte": _sign_in_to_airbyte,
+    "OpenMetadata": _sign_in_to_openmetadata,
+    "Portainer": _sign_in_to_portainer,
+}
 
 
 def _find_image(image: str) -> str | None:
