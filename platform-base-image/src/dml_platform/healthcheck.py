@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 
-import grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import HealthStub
+# One call does not pay for the stubs.
+import grpc  # type: ignore[import-untyped]
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # type: ignore[import-untyped]
+from grpc_health.v1.health_pb2_grpc import HealthStub  # type: ignore[import-untyped]
 
 
 def is_serving(port: int, *, timeout_s: float = 5) -> bool:
