@@ -1,0 +1,223 @@
+"""Checks of this repository: `nox` for the usual ones, `nox --list` for all.
+
+With `--no-venv` the programs come from the environment that nox itself runs in, and nothing is installed.
+Otherwise dml-platform comes from the package index, or from the folder of wheels that DML_WHEELS names.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nox
+
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["lint", "tests", "integration"]
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+PROJECT = nox.project.load_toml(Path(__file__).parent / "pyproject.toml")["project"]
+NAME = PROJECT["name"]
+TAG = f"{NAME}:{PROJECT['version']}"
+PLATFORM = next(wanted for wanted in PROJECT["dependencies"] if wanted.startswith("dml-platform"))
+# A wheel that was built again has the same name, and uv would take the one that it remembers.
+WHEELS = ["--refresh-package=dml-platform"]
+if os.environ.get("DML_WHEELS"):
+    WHEELS.append(f"--find-links={os.environ['DML_WHEELS']}")
+# What a session needs, in the order in which uv takes it.
+LOCKED = ["--require-hashes", "-r", "requirements/run.txt", "-r", "requirements/dev.txt"]
+INSTALLED = [LOCKED, ["--no-deps", *WHEELS, PLATFORM]]
+INSTALLED += [["--no-deps", "--build-constraints", "requirements/build.txt", "-e", "."]]
+COMPILE = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.10", "--generate-hashes"]
+COMPILE += ["--no-annotate", "--custom-compile-command=nox -s lock", "--no-emit-package=dml-platform", *WHEELS]
+
+# What describes an image; nothing of it gets into one. The wheels of this tree are on no list of vulnerabilities.
+SBOM_TOOLS = {"cyclonedx-py": "cyclonedx-bom==7.5.0", "pip-audit": "pip-audit==2.10.1"}
+OURS = {"dml-platform", NAME}
+
+
+def install(session: nox.Session) -> None:
+    """Install the locked set, the platform and this package, unless nox was told to use what is there."""
+    if session.venv_backend != "none":
+        for what in INSTALLED:
+            session.install(*what)
+
+
+def changed_files(session: nox.Session, *patterns: str) -> list[str] | None:
+    """What the branch changes since it left the commit that the session is given; None where it is given none."""
+    base = session.posargs[0] if session.posargs else ""
+    if not base:
+        return None
+    command = ["git", "diff", "--name-only", "--diff-filter=d", "--relative", "--merge-base", base, "--", *patterns]
+    return str(session.run(*command, silent=True, external=True) or "").split("\n")[:-1]
+
+
+@nox.session(venv_backend="none")
+def environment(session: nox.Session) -> None:
+    """Install what every session needs into the environment that nox runs in; then `nox --no-venv` uses it."""
+    for what in INSTALLED:
+        session.run("uv", "pip", "install", "--quiet", f"--python={sys.executable}", *what, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types, SQL and YAML; `-- COMMIT` checks of the SQL only what changed since: sqlfluff is slow."""
+    install(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("yamllint", "--strict", ".")
+    queries = changed_files(session, ":(glob)dbt/models/**/*.sql", ":(glob)dbt/tests/**/*.sql")
+    if queries is None:
+        queries = ["dbt/models", "dbt/tests"]
+    if queries:
+        session.run("sqlfluff", "lint", "--disable-progress-bar", *queries)
+
+
+@nox.session
+def secrets(session: nox.Session) -> None:
+    """Look for secrets with the rules of the pre-commit hook; `-- COMMIT` only in what changed since."""
+    install(session)
+    hooks = [hook for repo in yaml_file(".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
+    hook = next(hook for hook in hooks if hook["id"] == "detect-secrets")
+    names = changed_files(session)
+    if names is None:
+        names = str(session.run("git", "ls-files", silent=True, external=True)).split("\n")[:-1]
+    if names := [name for name in names if not re.search(hook["exclude"], name)]:
+        session.run(*hook["entry"].split(), *names)
+
+
+def yaml_file(name: str) -> Any:
+    """A file of this folder; YAML comes with the tools that are installed."""
+    import yaml
+
+    return yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+
+
+@nox.session
+def parse(session: nox.Session) -> None:
+    """Let dbt read the project, which connects to nothing."""
+    install(session)
+    session.run("dbt", "--quiet", "parse", "--project-dir=dbt", "--profiles-dir=dbt")
+
+
+@nox.session
+def change(session: nox.Session) -> None:
+    """Build and test what changed since `-- COMMIT` (default: origin/main), and write into dist/change what it does."""
+    install(session)
+    base, out = f"--base={session.posargs[0] if session.posargs else 'origin/main'}", Path("dist/change")
+    shutil.rmtree(out, ignore_errors=True)
+    if os.environ.get("DML_DBT_PACKAGES_MIRROR"):
+        session.run("dml", "elementary", "install")
+    session.run("dml", "ci", "prepare", base, f"--output={out}")
+    session.run("dml", "ci", "check", base, f"--output={out}")
+
+
+@nox.session
+def files(session: nox.Session) -> None:
+    """Check what DVC tracks; `-- push` makes and pushes what is missing before."""
+    if not Path("dvc.yaml").exists():
+        session.skip("DVC tracks nothing here")
+    install(session)
+    if session.posargs == ["push"]:
+        session.run("dml", "dvc", "repro", "--pull")
+        session.run("dml", "dvc", "push")
+    session.run("dml", "dvc", "check")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the quick tests."""
+    install(session)
+    session.run("python", "-m", "pytest", "-m", "not integration", *session.posargs)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Run the slow tests: the whole pipeline, a real connector, the notebooks."""
+    install(session)
+    session.run("python", "-m", "pytest", "-m", "integration", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def build(session: nox.Session) -> None:
+    """Build the wheel into dist/ or the given folder."""
+    out = session.posargs[0] if session.posargs else "dist"
+    session.run("uv", "build", "--wheel", "--build-constraints=requirements/build.txt", f"--out-dir={out}")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write requirements/*.txt within the platform's own versions; `-- --upgrade` takes newer ones."""
+    if session.venv_backend != "none":
+        session.install("--no-deps", *WHEELS, PLATFORM)
+    find = "from importlib.resources import files; print(files('dml_platform') / 'constraints.txt')"
+    platform = session.run("python", "-c", find, silent=True)
+    assert platform
+    follow = ["-c", platform.strip()]
+    for name, what in (("run", "pyproject.toml"), ("dev", "--group=dev"), ("build", "--group=build")):
+        locked = f"requirements/{name}.txt"
+        session.run(*COMPILE, what, *follow, "-o", locked, *session.posargs)
+        follow += ["-c", locked]
+
+
+@nox.session(venv_backend="none")
+def image(session: nox.Session) -> None:
+    """Build the image with plain Docker, then describe it (session sbom); `-- TAG [docker build's own options]`."""
+    tag, *options = session.posargs or [TAG]
+    if os.environ.get("DML_DBT_PACKAGES_MIRROR"):  # what is in dbt/dbt_packages goes along into the image
+        session.run("dml", "elementary", "install", external=True)
+    if certificates := os.environ.get("SSL_CERT_FILE"):
+        options += [f"--secret=id=ca,src={certificates}", "--network=host"]
+    if os.environ.get("UV_DEFAULT_INDEX"):
+        options.append("--secret=id=index,env=UV_DEFAULT_INDEX")
+    session.run("docker", "build", *options, "--tag", tag, "--file=docker/Dockerfile", ".", external=True)
+    session.notify("sbom", [tag])
+
+
+@nox.session(venv_backend="none")
+def sbom(session: nox.Session) -> None:
+    """Write the image's bill of materials (CycloneDX) and its known vulnerabilities into dist/; `-- TAG`."""
+    tag = session.posargs[0] if session.posargs else TAG
+    bill, report = Path(f"dist/{NAME}.cdx.json"), Path(f"dist/{NAME}.audit.json")
+    bill.parent.mkdir(exist_ok=True)
+    ask = "import sys; print('%d.%d' % sys.version_info[:2])"
+    run = ["docker", "run", "--rm", "--network=none"]
+    python = session.run(*run, tag, "python", "-c", ask, silent=True, external=True)
+    with tempfile.TemporaryDirectory() as tools:
+        wanted = ["--quiet", "--target", tools, "--python-version", str(python).strip(), SBOM_TOOLS["cyclonedx-py"]]
+        session.run("uv", "pip", "install", *wanted, external=True)
+        os.chmod(tools, 0o755)  # read by the image's own user
+        # Appended here and not by PYTHONPATH, so that the tool does not list itself.
+        code = "import sys; sys.path.append('/sbom'); from cyclonedx_py._internal.cli import run; sys.exit(run())"
+        describe = ["environment", "/opt/dml/bin/python", "--no-validate", "--output-reproducible"]
+        mount = f"--volume={tools}:/sbom:ro"
+        listed = session.run(*run, mount, tag, "python", "-c", code, *describe, silent=True, stderr=None, external=True)
+    bill.write_text(str(listed), encoding="utf-8")
+    components = [c for c in json.loads(str(listed))["components"] if c["name"] not in OURS]
+    session.log(f"{bill}: {len(components)} packages")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
+        pins.write("".join(f"{c['name']}=={c['version']}\n" for c in components))
+        pins.flush()
+        audit = ["pip-audit", "--requirement", pins.name, "--no-deps", "--disable-pip", "--progress-spinner=off"]
+        command = ["uv", "tool", "run", "--from", SBOM_TOOLS["pip-audit"], *audit]
+        # 1: it found something, or could not ask; what it wrote says which.
+        session.run(
+            *command, "--format=json", "--output", str(report), success_codes=[0, 1], silent=True, external=True
+        )
+    if not report.exists():
+        session.warn("vulnerabilities were NOT checked: the service did not answer. Run this where it is reached.")
+        return
+    checked = json.loads(report.read_text(encoding="utf-8"))["dependencies"]
+    skipped = [found["name"] for found in checked if "skip_reason" in found]
+    if skipped:  # pip-audit itself calls this "no known vulnerabilities"
+        session.warn(
+            f"vulnerabilities of {len(skipped)} of {len(checked)} packages were NOT checked: the service does not "
+            f"know them or does not answer ({', '.join(skipped[:3])}, …). Run this where it is reached."
+        )
+    bad = [f"{found['name']} {found['version']}: {v['id']}" for found in checked for v in found.get("vulns", [])]
+    if bad:
+        session.warn("known vulnerabilities: " + "; ".join(bad))

@@ -1,0 +1,65 @@
+"""Every combination of answers, rendered once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+
+TEMPLATE = Path(__file__).parents[1]
+NAME = "marketing"
+SOURCES = [
+    list(chosen) for n in (1, 2, 3) for chosen in itertools.combinations(["files", "connector", "connection"], n)
+]
+CONNECTION = "18dccc91-0ab1-4f72-9ed7-0b8fc27c5826"
+
+Answers = dict[str, Any]
+Render = Callable[..., Path]
+
+
+def make_answers(sources: list[str], sample_model: bool, notebooks: bool, dvc_remote: str) -> Answers:
+    answers: Answers = {"name": NAME, "owner": "team:marketing", "alerts": "marketing-data@example.com"}
+    answers |= {"sources": sources, "sample_model": sample_model, "notebooks": notebooks, "dvc_remote": dvc_remote}
+    if "connection" in sources:
+        answers["connection_id"] = CONNECTION
+    if dvc_remote == "s3":
+        answers["dvc_url"] = "s3://dvc/marketing"
+    return answers
+
+
+COMBINATIONS = [
+    make_answers(*chosen)
+    for chosen in itertools.product(SOURCES, (True, False), (True, False), ("none", "local", "s3"))
+]
+
+
+def describe(answers: Answers) -> str:
+    words = [*answers["sources"], answers["dvc_remote"]]
+    return "-".join(words + [name for name in ("sample_model", "notebooks") if answers[name]])
+
+
+def render(folder: Path, answers: Answers, template: Path = TEMPLATE) -> Path:
+    """Render as `copier copy --defaults` does."""
+    copier.run_copy(str(template), str(folder), data=answers, defaults=True, quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder for each combination. Tests only read them."""
+    home = tmp_path_factory.mktemp("rendered")
+    return {describe(answers): render(home / describe(answers), answers) for answers in COMBINATIONS}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def identity() -> None:
+    """Somebody for git, whatever this machine's configuration says."""
+    values = {"user.name": "Test", "user.email": "test@example.com", "init.defaultBranch": "main"}
+    os.environ["GIT_CONFIG_COUNT"] = str(len(values))
+    for number, (name, value) in enumerate(values.items()):
+        os.environ[f"GIT_CONFIG_KEY_{number}"], os.environ[f"GIT_CONFIG_VALUE_{number}"] = name, value
