@@ -17,6 +17,7 @@ FOLDERS = ["platform-base-image", "project-sales", "platform-infra", "project-te
 PACKAGES = ["platform-base-image", "project-sales", "platform-infra"]
 # What projects get instead of a path into another folder.
 WHEELS = ROOT / "dist"
+GLUE = ["noxfile.py", "tests", "tree"]
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["borders", "lint", "tests", "integration"]
@@ -35,8 +36,8 @@ def fan_out(session: nox.Session, folder: str, name: str, *args: str) -> None:
 def borders(session: nox.Session) -> None:
     """Test the launcher, and that the folders stand alone."""
     session.chdir(ROOT)
-    session.run("ruff", "check", "noxfile.py", "tests")
-    session.run("ruff", "format", "--check", "noxfile.py", "tests")
+    session.run("ruff", "check", *GLUE)
+    session.run("ruff", "format", "--check", *GLUE)
     session.run("yamllint", "--strict", ".github", ".pre-commit-config.yaml")
     session.run("python", "-m", "pytest", *session.posargs)
 
@@ -93,16 +94,23 @@ def find_python_image() -> str:
 
 
 @nox.session
+def split(session: nox.Session) -> None:
+    """Make the five repositories, each with the history of its folder: `-- DESTINATION [FOLDER ...] [--ref BRANCH]`."""
+    session.run("python", str(ROOT / "tree" / "split.py"), *session.posargs)
+
+
+@nox.session
 @nox.parametrize("folder", FOLDERS, ids=FOLDERS)
 def alone(session: nox.Session, folder: str) -> None:
-    """Copy a folder out of the tree and run its own checks there, in environments of its own (slow, needs an index)."""
+    """Split a folder off and run its own checks there, with environments of its own and an index that has our wheels.
+
+    What is committed counts. `-- -s lint tests` runs less. Slow, and needs the package index for everything else.
+    """
     build(session)
-    ignored = shutil.ignore_patterns(".nox", ".venv", ".dml", "__pycache__", "target", "logs", ".*_cache")
     with tempfile.TemporaryDirectory() as outside:
-        copy = Path(outside) / folder
-        shutil.copytree(ROOT / folder, copy, ignore=ignored)
-        noxfile = str(copy / "noxfile.py")
-        session.run("python", "-m", "nox", "-f", noxfile, *session.posargs, env={"DML_WHEELS": str(WHEELS)})
+        session.run("python", str(ROOT / "tree" / "split.py"), outside, folder, "--ref=HEAD")
+        checks = ["python", "-m", "nox", "-f", str(Path(outside) / folder / "noxfile.py"), *session.posargs]
+        session.run("python", str(ROOT / "tree" / "index.py"), str(WHEELS), *checks)
 
 
 @nox.session
