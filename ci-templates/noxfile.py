@@ -4,6 +4,7 @@ With `--no-venv` the programs come from the environment that nox itself runs in,
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", "tests"]
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
+# A call of a workflow or action of this repository: what is before its owner, the owner, what follows.
+CALL = re.compile(r"(uses: )([\w-]+)(/ci-templates/[\w./-]+)@[0-9a-f]{40} # v[\d.]+")
 COMPILE = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.10", "--generate-hashes"]
 COMPILE += ["--no-annotate", "--custom-compile-command=nox -s lock"]
 
@@ -34,15 +37,33 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests."""
+    """Run the quick tests: schema and linters of the workflows, the release notes."""
     install(session)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "not integration", *session.posargs)
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """Say that there is nothing to run yet."""
-    session.skip("this folder has no program to try yet")
+    """Run the workflows with act on the project that TEST_PROJECT names; it has to be installed beside."""
+    install(session)
+    session.run("python", "-m", "pytest", "-m", "integration", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def pin(session: nox.Session) -> None:
+    """Pin the calls of these workflows; `-- COMMIT VERSION [--owner=NAME] [FOLDER …]`, without a folder: here."""
+    commit, version, *rest = session.posargs
+    if not re.fullmatch(r"[0-9a-f]{40}", commit) or not re.fullmatch(r"v[0-9.]+", version):
+        session.error(f"{commit} {version} is no commit of 40 digits and a version such as v0.1.0")
+    owner = next((word.removeprefix("--owner=") for word in rest if word.startswith("--owner=")), None)
+    for folder in [word for word in rest if not word.startswith("--")] or ["."]:
+        for path in sorted(Path(folder).glob("**/*.yml")) + sorted(Path(folder).glob("*.md")):
+            if {".github", "examples"} & set(path.parts) or path.suffix == ".md":
+                text = path.read_text(encoding="utf-8")
+                changed = CALL.sub(lambda m: f"{m[1]}{owner or m[2]}{m[3]}@{commit} # {version}", text)
+                if changed != text:
+                    path.write_text(changed, encoding="utf-8")
+                    session.log(f"pinned {path}")
 
 
 @nox.session(venv_backend="none")

@@ -130,7 +130,7 @@ def _stand_in_for_gh(path: Path, asked: Path) -> None:
     path.write_text(
         "#!/usr/bin/env bash\n"
         f"printf '%s\\n' \"$*\" >>'{asked}'\n"
-        'while (($#)); do if [[ $1 == --body-file || $1 == --notes-file ]]; then '
+        "while (($#)); do if [[ $1 == --body-file || $1 == --notes-file ]]; then "
         f"cat \"$2\" >>'{asked}'; fi; shift; done\n"
     )
     path.chmod(0o755)

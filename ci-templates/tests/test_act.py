@@ -1,0 +1,103 @@
+"""The workflows on a real project, run by act: a good pull request passes, a bad one is stopped where it should be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import acting
+import projects
+import pytest
+from acting import Outcome
+from projects import Project
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(act: Path, project: Project, own: Path, tmp_path: Path) -> Run:
+    """Open a pull request with some changes, and run the project's own caller of project-ci on it."""
+
+    def call(*changes: Callable[[Path], None], pushed: bool = True) -> Outcome:
+        repository, event = projects.pull_request(project, tmp_path, *changes)
+        folder = tmp_path / "left"
+        shutil.copytree(project.state, folder / "caches" / f"dml-Linux-{project.base}")
+        remote = project.remote if pushed else tmp_path / "another remote"
+        remote.mkdir(exist_ok=True)
+        variables = {"DVC_REMOTE_URL": str(remote)}
+        return acting.run(
+            act, repository, "pull_request", event, workflow="ci.yml", folder=folder, own=own, variables=variables
+        )
+
+    return call
+
+
+def test_a_good_pull_request_passes_and_is_told_what_it_does(run: Run, tmp_path: Path) -> None:
+    outcome = run(projects.touch_mart)
+
+    assert outcome.failed == set(), outcome.text
+    assert outcome.code == 0
+    told = (tmp_path / "left/gh.txt").read_text()
+    assert told.startswith("pr comment 7 --repo acme/project --body-file change/comment.md")
+    assert "Came out as published: " in told
+    result = json.loads((tmp_path / "left/artifacts/change/change.json").read_text())
+    assert result["is_good"]
+    assert len(result["modified"]["own"]) == 1
+    assert result["tests"]
+
+
+def test_each_fault_is_stopped_by_its_own_job_with_what_to_do(run: Run, tmp_path: Path) -> None:
+    outcome = run(
+        projects.touch_mart,
+        projects.fail_a_test,
+        projects.unformat_a_file,
+        projects.add_a_secret,
+        pushed=False,
+    )
+
+    assert outcome.failed == {"lint", "secrets", "change", "files", "result"}, outcome.text
+    assert "Would reformat: project_" in outcome.said("lint") or "unformatted" in outcome.said("lint")
+    assert "Potential secrets about to be committed" in outcome.said("secrets")
+    assert "config/planted.env:1" in outcome.said("secrets")
+    assert "1 blocking check failed: assert_planted (Got 3 results" in outcome.said("change")
+    assert "dml sql --run" in outcome.said("change")
+    assert "dml dvc repro && dml dvc push" in outcome.said("files")
+    told = (tmp_path / "left/gh.txt").read_text()
+    assert "cannot be merged yet" in told
+    assert "| `assert_planted` | test |" in told
+
+
+def test_a_broken_contract_is_stopped_before_anything_is_published(run: Run) -> None:
+    outcome = run(projects.break_the_contract)
+
+    assert outcome.failed == {"change", "result"}, outcome.text
+    assert "contract" in outcome.said("change")
+
+
+def test_an_image_that_does_not_load_is_stopped(act: Path, project: Project, own: Path, tmp_path: Path) -> None:
+    base = os.environ.get("TEST_BASE_IMAGE")
+    if not base or subprocess.run(["docker", "image", "inspect", base], capture_output=True, check=False).returncode:
+        pytest.skip("no base image to build a project's image on: set TEST_BASE_IMAGE to one in a Docker engine")
+    repository, event = projects.pull_request(project, tmp_path, projects.break_the_definitions)
+    variables = {"BASE_IMAGE": base}
+
+    outcome = acting.run(
+        act,
+        repository,
+        "pull_request",
+        event,
+        workflow="image.yml",
+        folder=tmp_path / "left",
+        own=own,
+        variables=variables,
+    )
+
+    assert outcome.failed == {"try"}, outcome.text
+    assert "its code server ended" in outcome.said("try")
+    assert "planted" in outcome.said("try")

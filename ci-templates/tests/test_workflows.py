@@ -1,0 +1,90 @@
+"""What can be said of the workflows without running them: their schema, and the strictest linters with nothing off."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+GITHUB = ROOT / ".github"
+WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
+EXAMPLES = sorted((ROOT / "examples").glob("*/*.yml"))
+ACTIONS = sorted((GITHUB / "actions").glob("*/action.yml"))
+REUSABLE = [path for path in WORKFLOWS if "workflow_call" in path.read_text()]
+
+
+def check(*command: str) -> None:
+    found = shutil.which(command[0], path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if found is None:
+        pytest.skip(f"{command[0]} is not in this environment: install requirements/dev.txt")
+    done = subprocess.run([found, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_zizmor_finds_nothing() -> None:
+    check("zizmor", "--offline", "--quiet", "--persona=pedantic", ".github", *map(str, EXAMPLES))
+
+
+@pytest.mark.timeout(1200)  # Go builds it on first use
+def test_actionlint_finds_nothing(actionlint: Path) -> None:
+    check(str(actionlint), "-config-file", ".github/actionlint.yaml", *map(str, [*WORKFLOWS, *EXAMPLES]))
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"), [("github-workflows", [*WORKFLOWS, *EXAMPLES]), ("github-actions", ACTIONS)]
+)
+def test_the_files_follow_githubs_schema(schema: str, files: list[Path]) -> None:
+    check("check-jsonschema", f"--builtin-schema=vendor.{schema}", *map(str, files))
+
+
+def test_nothing_is_switched_off_for_a_linter() -> None:
+    marks = re.compile(r"zizmor: ?ignore|actionlint:|shellcheck disable|yamllint disable")
+    for path in [*WORKFLOWS, *ACTIONS, *EXAMPLES]:
+        assert not marks.search(path.read_text()), path
+    assert not list(GITHUB.rglob("zizmor.y*ml"))
+
+
+@pytest.mark.parametrize("path", [*REUSABLE, *EXAMPLES], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_rights_are_given_by_job_and_said_why(path: Path) -> None:
+    text = path.read_text()
+    document = yaml.safe_load(text)
+    assert document["permissions"] == {}
+    assert "pull_request_target" not in text
+    for name, job in document["jobs"].items():
+        assert "permissions" in job, f"{name} says nothing of its rights"
+        assert "uses" in job or "timeout-minutes" in job, f"{name} has no time limit"
+
+
+@pytest.mark.parametrize("path", REUSABLE, ids=lambda path: path.stem)
+def test_every_input_and_secret_is_typed_and_described(path: Path) -> None:
+    call = yaml.safe_load(path.read_text())[True]["workflow_call"]
+    for name, given in {**call.get("inputs", {}), **call.get("secrets", {})}.items():
+        assert given.get("description"), f"{name} is not described"
+    for name, given in call.get("inputs", {}).items():
+        assert given.get("type"), f"{name} has no type"
+
+
+def test_no_expression_reaches_a_shell() -> None:
+    for path in [*WORKFLOWS, *ACTIONS]:
+        document = yaml.safe_load(path.read_text())
+        jobs = document.get("jobs", {"action": document.get("runs", {})})
+        for job in jobs.values():
+            for step in job.get("steps", []):
+                assert "${{" not in step.get("run", ""), f"{path.name}: {step.get('name')}"
+
+
+def test_all_of_one_action_are_of_one_commit() -> None:
+    pins: dict[str, set[str]] = {}
+    for path in [*WORKFLOWS, *ACTIONS, *EXAMPLES]:
+        for name, commit in re.findall(
+            r"uses: ([\w.-]+/[\w.-]+)(?:/[\w./-]+)?@([0-9a-f]{40} # v\S+)", path.read_text()
+        ):
+            pins.setdefault(name, set()).add(commit)
+    assert {name: found for name, found in pins.items() if len(found) > 1} == {}
