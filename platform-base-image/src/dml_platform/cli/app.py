@@ -105,6 +105,35 @@ def run(
     runs.run(project, console, select=select, force=force, full_refresh=full_refresh, alert=alert)
 
 
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The project's name: its folder is project-<name>.")],
+    owner: Annotated[str | None, typer.Option(help="E-mail address or team:<name>.")] = None,
+    alerts: Annotated[str | None, typer.Option(help="E-mail address that is told when something breaks.")] = None,
+    sources: Annotated[
+        list[str] | None, typer.Option("--source", help="files, connector or connection; may be given several times.")
+    ] = None,
+    connection_id: Annotated[str | None, typer.Option(help="Id of the Airbyte connection.")] = None,
+    sample_model: Annotated[bool | None, typer.Option(help="Models, plots and figures on the sample data.")] = None,
+    notebooks: Annotated[bool | None, typer.Option(help="A folder of notebooks.")] = None,
+    dvc_remote: Annotated[str | None, typer.Option(help="Where DVC keeps files: none, local or s3.")] = None,
+    dvc_url: Annotated[str | None, typer.Option(help="With s3: s3://bucket/folder.")] = None,
+    defaults: Annotated[bool, typer.Option("--defaults", "-y", help="Ask nothing; take the usual answers.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where its folder is made; default: beside the other projects.")
+    ] = None,
+    first_run: Annotated[bool, typer.Option("--run/--no-run", help="Run its pipeline once.")] = True,
+) -> None:
+    """Make a project from the template: asks, renders, commits, runs it once and says what to do next."""
+    from dml_platform.cli import new as projects
+
+    answers = {"owner": owner, "alerts": alerts, "sources": sources or None, "connection_id": connection_id}
+    answers |= {"sample_model": sample_model, "notebooks": notebooks, "dvc_remote": dvc_remote, "dvc_url": dvc_url}
+    raise typer.Exit(
+        projects.new(name, console, answers=answers, folder=folder, ask=not defaults, first_run=first_run)
+    )
+
+
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run_tests(
     context: typer.Context,
@@ -279,6 +308,31 @@ def ci_prepare(project: ProjectOption = None, base: BaseOption = "origin/main", 
     ci.prepare(project, console, base=base, output=output)
 
 
+@ci_app.command("image")
+def ci_image(tag: Annotated[str, typer.Argument(help="A project's image that was built here.")]) -> None:
+    """Start an image as the server does, and see that it loads its definitions and is nobody's root."""
+    from dml_platform.ci.image import check_image
+
+    with errors.status("starting the image"):
+        found = check_image(tag)
+    console.print(found, markup=False)
+
+
+@ci_app.command("vulnerabilities")
+def ci_vulnerabilities(
+    report: Annotated[Path, typer.Argument(help="What `nox -s sbom` wrote: pip-audit's JSON.")],
+    accepted: Annotated[Path, typer.Option("--accepted", help="List of what is accepted, until when and why.")] = Path(
+        ".vulnerabilities.yaml"
+    ),
+) -> None:
+    """Refuse an image with known vulnerabilities that nobody has accepted; exit code 3."""
+    from datetime import datetime, timezone
+
+    from dml_platform.ci.image import check_vulnerabilities
+
+    console.print(check_vulnerabilities(report, accepted, today=datetime.now(timezone.utc).date()), markup=False)
+
+
 catalog_app = typer.Typer(no_args_is_help=True, help="What is known of a project: tables, tests, lineage, runs.")
 app.add_typer(catalog_app, name="catalog")
 
@@ -300,6 +354,26 @@ def catalog_write(project: ProjectOption = None) -> None:
     from dml_platform.cli import catalog
 
     catalog.write(console, project)
+
+
+@catalog_app.command("push")
+def catalog_push(
+    project: ProjectOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the difference.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Send the document, and what waits before it, to OpenMetadata: what it lacks, has otherwise, has too much."""
+    from dml_platform.cli import openmetadata
+
+    openmetadata.push(console, errors, project, dry_run=dry_run, as_json=as_json)
+
+
+@catalog_app.command("install")
+def catalog_install() -> None:
+    """Install the publisher to OpenMetadata now, e.g. into an image, and not on its first use."""
+    from dml_platform.cli import openmetadata
+
+    openmetadata.install(errors)
 
 
 @app.command()
@@ -368,11 +442,14 @@ def elementary_alerts(project: ProjectOption = None) -> None:
 
 
 @elementary_app.command("install")
-def elementary_install(project: ProjectOption = None) -> None:
+def elementary_install(
+    project: ProjectOption = None,
+    edr: Annotated[bool, typer.Option("--edr", help="Also its program, as an image's build does.")] = False,
+) -> None:
     """Install Elementary's dbt package into the project, from DML_DBT_PACKAGES_MIRROR."""
     from dml_platform.cli import elementary
 
-    elementary.install(project, console)
+    elementary.install(project, console, with_edr=edr)
 
 
 @app.command()

@@ -1,0 +1,164 @@
+"""A change is built and tested on what is published, compared with it, and nothing of it is written to the lake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dml_platform.ci import CheckedChange, check_change
+from dml_platform.ci.markdown import comment
+from dml_platform.cli.app import console, errors
+from dml_platform.cli.ci import check
+from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
+from dml_platform.core.project import Project
+from dml_platform.dbt.baseline import find_modified, open_baseline
+from dml_platform.lake import Lake
+
+FCT = "shop.marts.fct_orders"
+
+
+def edit(project: Project, name: str, old: str, new: str) -> None:
+    path = project.dbt_dir / "models" / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def heads(lake: Lake) -> dict[str, object]:
+    """Every reference of every table: a branch would be one more."""
+    return {ref.dotted: lake.catalog.load_table(ref.identifier).refs() for ref in lake.tables()}
+
+
+def checked(project: Project, lake: Lake) -> CheckedChange:
+    before = heads(lake)
+    found = check_change(project, lake, "main")
+    assert heads(lake) == before, "something was written to the lake"
+    return found
+
+
+def test_what_differs_and_what_is_downstream_is_found(project: Project, published: Lake) -> None:
+    edit(project, "staging/stg_orders.sql", "select *", "select * exclude (country_code), 'de' as country_code")
+    with open_baseline(project, "main") as baseline:
+        found = find_modified(project, baseline)
+    assert found.own == ("model.shop.stg_orders",)
+    below = {f"model.shop.{name}" for name in ("stg_orders", "fct_orders", "fct_latest", "fct_log")}
+    assert {key for key in found.all if key.startswith("model.")} == below
+    assert any(key.startswith("test.") for key in found.all)
+
+
+def test_a_change_is_told_in_rows_and_columns(project: Project, published: Lake) -> None:
+    edit(project, "marts/fct_orders.sql", "orders.amount_cents", "orders.amount_cents + (orders.order_id = 2)::int")
+    edit(project, "marts/fct_orders.sql", "(orders.order_id = 2)::int", "(orders.order_id = 2)::int as amount_cents")
+
+    found = checked(project, published)
+
+    assert found.error is None
+    assert found.modified.own == ("model.shop.fct_orders",)
+    assert found.trial is not None
+    (diff,) = found.trial.diffs
+    assert (diff.table, diff.key, diff.added, diff.removed, diff.changed) == (FCT, ("order_id",), 0, 0, 1)
+    assert [(c.name, c.what, c.rows) for c in diff.columns] == [("amount_cents", "changed", 1)]
+    assert {n.name for n in found.tests} == {"unique_fct_orders_order_id", "not_null_fct_orders_order_id"}
+    text = comment(found)
+    assert "## shop: good" in text
+    assert f"| `{FCT}` | 3 | 3 | 0 | 0 | 1 | `amount_cents` differs in 1 rows |" in text
+    assert json.dumps(found.as_dict())
+
+
+def test_a_failing_test_stops_the_change_and_the_comment_says_how_to_look(project: Project, published: Lake) -> None:
+    (project.dbt_dir / "tests").mkdir()
+    (project.dbt_dir / "tests" / "assert_planted.sql").write_text("select * from {{ ref('fct_orders') }}")
+
+    found = checked(project, published)
+
+    assert isinstance(found.error, ChecksFailedError)
+    assert "1 blocking check failed: assert_planted" in found.error.why
+    assert "dml sql --run ci" in comment(found)
+    assert "| `assert_planted` | test |" in comment(found)
+
+
+def test_a_broken_contract_stops_the_change(project: Project, published: Lake) -> None:
+    edit(
+        project,
+        "schema.yml",
+        "  - name: fct_orders\n",
+        "  - name: fct_orders\n    config: {contract: {enforced: true}}\n",
+    )
+    edit(project, "schema.yml", "      - name: order_id\n", "      - name: order_id\n        data_type: varchar\n")
+
+    found = checked(project, published)
+
+    assert isinstance(found.error, PermanentError)
+    assert "contract" in found.error.why
+
+
+def test_columns_that_publishing_would_refuse_are_announced(project: Project, published: Lake) -> None:
+    edit(project, "marts/fct_orders.sql", "orders.amount_cents, ", "")
+
+    found = checked(project, published)
+
+    assert found.error is None
+    assert found.trial is not None
+    assert list(found.trial.refused) == [FCT]
+    assert "dml run --full-refresh --select key:shop/marts/fct_orders" in comment(found)
+    assert "`amount_cents` removed" in comment(found)
+
+
+def test_a_new_model_a_removed_one_and_nothing_at_all(project: Project, published: Lake) -> None:
+    nothing = checked(project, published)
+    assert "No model, seed or test of dbt differs from `main`." in comment(nothing)
+
+    marts = project.dbt_dir / "models" / "marts"
+    (marts / "fct_new.sql").write_text("select order_id from {{ ref('fct_orders') }}")
+    (marts / "fct_log.sql").unlink()
+    found = checked(project, published)
+    assert found.error is None
+    assert found.trial is not None
+    notes = {diff.table: (diff.note, diff.added, diff.removed) for diff in found.trial.diffs}
+    assert notes == {"shop.marts.fct_new": ("new table", 3, 0), "shop.marts.fct_log": ("removed table", 0, 1)}
+
+
+def test_a_source_that_nobody_landed_is_named(project: Project, published: Lake) -> None:
+    edit(project, "schema.yml", "tables: [{name: web__orders}]", "tables: [{name: web__orders}, {name: web__new}]")
+    (project.dbt_dir / "models/marts/fct_new.sql").write_text("select * from {{ source('raw', 'web__new') }}")
+
+    found = checked(project, published)
+
+    assert found.error is not None
+    assert "it reads shop.raw.web__new, which the published state does not have" in found.error.why
+
+
+def test_elementarys_warnings_stop_a_change_although_they_stop_no_run(
+    project: Project, published: Lake, git: object
+) -> None:
+    """A package of Elementary's name, with a test that always warns, stands in for the real one's anomalies."""
+    package = project.dbt_dir / "dbt_packages" / "elementary"
+    (package / "macros").mkdir(parents=True)
+    (package / "dbt_project.yml").write_text("name: elementary\nversion: '1'\n")
+    macro = "{% test volume_anomalies(model) %} select 1 {% endtest %}"
+    (package / "macros" / "test.sql").write_text(macro)
+    anomaly = "    data_tests: [{elementary.volume_anomalies: {config: {severity: warn}}}]\n"
+    edit(project, "schema.yml", "  - name: fct_orders\n", f"  - name: fct_orders\n{anomaly}")
+
+    found = checked(project, published)
+
+    assert isinstance(found.error, ChecksFailedError)
+    assert "Elementary sees 1 anomaly: elementary_volume_anomalies_fct_orders_" in found.error.why
+    assert "change the test's configuration along" in found.error.fix
+
+
+def test_the_command_writes_the_comment_also_where_nothing_can_be_read(
+    project: Project, published: Lake, tmp_path: Path
+) -> None:
+    edit(project, "marts/fct_orders.sql", "ref('countries')", "ref('nowhere')")
+    with pytest.raises(PlatformError, match="cannot parse the dbt project"):
+        check(None, console, errors, base="main", output=tmp_path / "out")
+    assert "nowhere" in (tmp_path / "out" / "comment.md").read_text()
+    assert json.loads((tmp_path / "out" / "change.json").read_text())["is_good"] is False
+
+
+def test_a_commit_that_git_does_not_know_is_named(project: Project, published: Lake) -> None:
+    with pytest.raises(ConfigError, match="cannot compare with 'nowhere'"):
+        check_change(project, published, "nowhere")

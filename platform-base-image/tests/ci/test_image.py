@@ -1,0 +1,60 @@
+"""What pip-audit found, held against what a project accepts until a day."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+import pytest
+
+from dml_platform.ci.image import check_image, check_vulnerabilities
+from dml_platform.core.errors import ChecksFailedError, ConfigError
+
+TODAY = datetime.date(2026, 11, 23)
+FOUND = {
+    "dependencies": [
+        {"name": "left", "version": "1.0", "vulns": [{"id": "X-1", "aliases": ["CVE-1"], "fix_versions": ["1.1"]}]},
+        {"name": "right", "version": "2.0", "vulns": []},
+        {"name": "ours", "skip_reason": "not on the index"},
+    ]
+}
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    path = tmp_path / "audit.json"
+    path.write_text(json.dumps(FOUND))
+    return path
+
+
+def test_a_known_vulnerability_is_refused_with_the_version_that_corrects_it(report: Path, tmp_path: Path) -> None:
+    with pytest.raises(ChecksFailedError, match=r"1 known vulnerabilities: left 1.0: X-1 \(corrected in 1.1\)"):
+        check_vulnerabilities(report, tmp_path / "none.yaml", today=TODAY)
+
+
+@pytest.mark.parametrize("name", ["X-1", "CVE-1"])
+def test_what_is_accepted_with_a_reason_passes_until_its_day(report: Path, tmp_path: Path, name: str) -> None:
+    accepted = tmp_path / "accepted.yaml"
+    accepted.write_text(f"accept: [{{id: {name}, until: 2026-11-23, why: not called}}]\n")
+    assert "2 of 3 packages checked, 1 vulnerabilities accepted" in check_vulnerabilities(report, accepted, today=TODAY)
+    with pytest.raises(ChecksFailedError, match="X-1"):
+        check_vulnerabilities(report, accepted, today=TODAY + datetime.timedelta(days=1))
+
+
+def test_what_nobody_checked_is_no_pass(tmp_path: Path) -> None:
+    with pytest.raises(ChecksFailedError, match="they were not checked"):
+        check_vulnerabilities(tmp_path / "none.json", tmp_path / "none.yaml", today=TODAY)
+
+
+def test_a_list_without_a_day_is_refused(report: Path, tmp_path: Path) -> None:
+    accepted = tmp_path / "accepted.yaml"
+    accepted.write_text("accept: [{id: X-1, why: because}]\n")
+    with pytest.raises(ConfigError, match="cannot read"):
+        check_vulnerabilities(report, accepted, today=TODAY)
+
+
+def test_without_docker_the_image_is_not_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="docker cannot be started"):
+        check_image("project:1")
