@@ -47,7 +47,9 @@ class Spec:
         return jsonschema.Draft7Validator({"$ref": f"https://spec.test/{path}"}, registry=self._registry)
 
     def _retrieve(self, uri: str) -> Resource[Any]:
-        content = json.loads(self.files[uri.removeprefix("https://spec.test/")], parse_float=Decimal)
+        # Java's flag for letters of all scripts, which is what Python does anyway.
+        text = self.files[uri.removeprefix("https://spec.test/")].replace(b"(?U)", b"")
+        content = json.loads(text, parse_float=Decimal)
         content.pop("$id", None)  # its references are relative to the file
         return Resource.from_contents(content, default_specification=DRAFT7)
 

@@ -88,6 +88,9 @@ def answer(request: Request) -> Answer:
         done.fault = fault.as_dict()
     except Fault as fault:
         done.fault = fault.as_dict()
+    finally:
+        if server is not None:
+            server.close()
     done.state = state
     done.requests_that_write = server.writes if server else 0
     if push is not None:

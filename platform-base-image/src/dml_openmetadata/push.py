@@ -68,6 +68,11 @@ class Push:
             with_name = f"{wanted.kind.label} {wanted.fqn}"
             self.attempt(with_name, lambda wanted=wanted: self._ensure(wanted))
         self._fill_suite()
+        homeless = sorted(test.name for test in self.document.tests if test.table is None)
+        if homeless:
+            count = "1 test belongs" if len(homeless) == 1 else f"{len(homeless)} tests belong"
+            names = ", ".join(homeless[:3]) + (", …" if len(homeless) > 3 else "")
+            self.notices.append(f"{count} to no table, so OpenMetadata cannot show it: {names}.")
 
     def gone(self) -> list[tuple[Kind, str]]:
         """What we made and the project has no more, parts first."""

@@ -61,6 +61,10 @@ class Server:
         arguments = {"retry": 0, "retry_codes": [], "limit_codes": [], "timeout": (min(10, seconds), seconds)}
         self._client = OpenMetadata(connection, additional_client_config_arguments=arguments).client
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
     def check_version(self) -> str:
         """The server's version.
 

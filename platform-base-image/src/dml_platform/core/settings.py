@@ -121,6 +121,21 @@ class ElementarySettings(_Section):
     cache_dir: Folder = Field(default=Path("~/.cache/dml/elementary"), validate_default=True)
 
 
+class OpenMetadataSettings(_Section):
+    """Where OpenMetadata is, and how its publisher is found. The token is a bot's; a file is read anew each time."""
+
+    url: str | None = Field(default=None, description="OpenMetadata's address, e.g. https://catalog.example.com")
+    token: SecretStr | None = Field(default=None, description="token of a bot")
+    token_file: Folder | None = Field(default=None, description="file that holds the token instead")
+    service: str = Field(default="dml", description="name of the database, pipeline and dashboard service there")
+    classification: str = Field(default="DataPlatform", description="what the tags of projects are below there")
+    program: Folder | None = Field(default=None, description="the publisher; default: installed on first use")
+    cache_dir: Folder = Field(default=Path("~/.cache/dml/openmetadata"), validate_default=True)
+    timeout_s: float = Field(default=600.0, gt=0, description="limit of one push")
+    request_timeout_s: float = Field(default=30.0, gt=0, description="limit of one request")
+    request_attempts: int = Field(default=5, ge=1, description="tries of a request that a retry can help")
+
+
 class Settings(BaseSettings):
     """All settings of one process, frozen."""
 
@@ -147,6 +162,7 @@ class Settings(BaseSettings):
     dbt: DbtSettings = DbtSettings()
     elementary: ElementarySettings = ElementarySettings()
     dvc: DvcSettings = DvcSettings()
+    openmetadata: OpenMetadataSettings = OpenMetadataSettings()
 
     @classmethod
     def settings_customise_sources(
