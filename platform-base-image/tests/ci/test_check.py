@@ -136,7 +136,7 @@ def test_elementarys_warnings_stop_a_change_although_they_stop_no_run(
     """A package of Elementary's name, with a test that always warns, stands in for the real one's anomalies."""
     package = project.dbt_dir / "dbt_packages" / "elementary"
     (package / "macros").mkdir(parents=True)
-    (package / "dbt_project.yml").write_text("name: elementary\nversion: '1'\n")
+    (package / "dbt_project.yml").write_text("name: elementary\nversion: 1.0.0\n")
     macro = "{% test volume_anomalies(model) %} select 1 {% endtest %}"
     (package / "macros" / "test.sql").write_text(macro)
     anomaly = "    data_tests: [{elementary.volume_anomalies: {config: {severity: warn}}}]\n"
