@@ -17,6 +17,8 @@ FOLDERS = ["platform-base-image", "project-sales", "platform-infra", "project-te
 PACKAGES = ["platform-base-image", "project-sales", "platform-infra"]
 # What projects get instead of a path into another folder.
 WHEELS = ROOT / "dist"
+# Images and the layers they are built from, a registry with them; and what the preflight wants free besides.
+STACK_DISK_GB = 20
 GLUE = ["noxfile.py", "tests", "tree"]
 
 nox.options.default_venv_backend = "none"
@@ -68,6 +70,9 @@ def stack(session: nox.Session) -> None:
     """Build the images and run the whole server on this machine's Docker engine: `dml test --stack`."""
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode if shutil.which("docker") else 1:
         session.skip("no Docker engine answers here: start one (.ci/run does, as root), or do without the stack tests")
+    free_gb = disk_free_gb()
+    if free_gb < STACK_DISK_GB:
+        session.skip(f"{free_gb:.0f} GB are free where Docker keeps images; images and servers take {STACK_DISK_GB}")
     images = {
         "TEST_BASE_IMAGE": ("platform-base-image", "dml-platform-base:stack-test", "PYTHON_IMAGE", find_python_image()),
         "TEST_SALES_IMAGE": ("project-sales", "project-sales:stack-test", "BASE_IMAGE", "dml-platform-base:stack-test"),
@@ -76,6 +81,13 @@ def stack(session: nox.Session) -> None:
         fan_out(session, folder, "image", tag, f"--build-arg={argument}={source}")
         os.environ[variable] = tag
     fan_out(session, "platform-infra", "stack", *session.posargs)
+
+
+def disk_free_gb() -> float:
+    """What is free where the engine keeps its images; of the root, where that folder is not this machine's."""
+    command = ["docker", "info", "--format", "{{.DockerRootDir}}"]
+    folder = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return shutil.disk_usage(folder if Path(folder).is_dir() else "/").free / 1e9
 
 
 def find_python_image() -> str:
