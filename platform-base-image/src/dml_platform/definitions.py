@@ -16,6 +16,7 @@ from dml_platform.alerts.config import load_alerts
 from dml_platform.alerts.desk import open_desk
 from dml_platform.alerts.sensor import build_alert_sensor
 from dml_platform.alerts.watch import Freshness
+from dml_platform.core.compat import require_base
 from dml_platform.core.config import load_project_config
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import Project, read_project
@@ -45,9 +46,10 @@ def build_definitions(
         plots: functions from a published table's frame to a matplotlib figure, by table name.
         resource_overrides: replace a default resource (``lake``, ``io_manager``), or add one.
     Raises:
-        ConfigError: the folder is no project, or a file of it is wrong.
+        ConfigError: the folder is no project, a file of it is wrong, or it is made for another release of this library.
     """
     project = require_project(root)
+    require_base(project)
     config, settings = load_project_config(project.root), load_settings(project.root)
     made: list[Any] = build_source_assets(project, load_sources(project), owner=config.owner)
     if project.dbt_dir.is_dir():

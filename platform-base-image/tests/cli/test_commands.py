@@ -202,6 +202,22 @@ def test_doctor_says_what_is_wrong_and_goes_on(dml: Dml, root: Path) -> None:
     assert "[tool.dml] names no project" in dml("doctor")[1]
 
 
+def test_doctor_says_that_a_project_and_the_base_do_not_fit(dml: Dml, root: Path) -> None:
+    assert "ok    base: shop names no version of dml-platform" in dml("doctor")[1]
+    project = root / "pyproject.toml"
+    text = '[project]\nname = "project-shop"\ndependencies = ["dml-platform{}"]\n[tool.dml]\nproject = "shop"\n'
+    for bound, said in ((">=99", "the base is too old"), ("<0.0.1", "the base is too new")):
+        project.write_text(text.format(bound))
+        code, output, _ = dml("doctor")
+        assert code == 1
+        assert f"wrong base: {said}: shop is made for dml-platform{bound}, this is " in output
+    assert "'nox -s template'" in output
+    project.write_text(text.format(">=0.0.1"))
+    (root / "project_shop" / "own.py").write_text("from dml_platform.lake.write import Step\n")
+    output = dml("doctor")[1]
+    assert "wrong base: not for projects: shop: project_shop/own.py:1: dml_platform.lake.write.Step" in output
+
+
 def test_damaged_databases_are_a_sentence(dml: Dml) -> None:
     home = load_settings().home
     publish()

@@ -15,7 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from dml_platform import __version__
+from dml_platform.api import PUBLIC
 from dml_platform.cli.faults import explain
+from dml_platform.core.compat import foreign_imports, require_base
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import find_projects
 from dml_platform.core.settings import Settings, known_variables, load_settings
@@ -45,6 +47,7 @@ def check(console: Console, here: Path) -> bool:
     good &= _line(console, "duckdb extensions", _extensions)
     good &= _line(console, "lake", lambda: f"{len(lake.tables())} tables in {settings[0].warehouse}")
     good &= _line(console, "projects", lambda: _projects(here))
+    good &= _line(console, "base", lambda: _base(here))
     good &= _line(console, "catalogue", lambda: _catalogue(here, settings[0]))
     good &= _line(console, "services", lambda: _services(settings[0]))
     good &= _line(console, "elementary", lambda: _elementary(here))
@@ -134,3 +137,15 @@ def _projects(here: Path) -> str:
     if not projects:
         raise ConfigError("projects", f"none in or below {here}", "Change into the tree or a project's folder.")
     return ", ".join(f"{p.name} ({p.root})" for p in projects)
+
+
+def _base(here: Path) -> str:
+    projects = find_projects(here)
+    said = [require_base(project) for project in projects]
+    if foreign := [f"{p.name}: {use}" for p in projects for use in foreign_imports(p, PUBLIC)]:
+        raise ConfigError(
+            "imports",
+            f"not for projects: {'; '.join(foreign)}",
+            "Any release may change it: use what docs/api.md lists.",
+        )
+    return "; ".join(said) or "no project here"

@@ -51,12 +51,7 @@ def read_project(root: Path) -> Project | None:
         ConfigError: ``pyproject.toml`` does not parse or ``[tool.dml]`` names no project.
     """
     pyproject = root / "pyproject.toml"
-    if not os.access(pyproject, os.R_OK) or not pyproject.is_file():
-        return None
-    try:
-        document: dict[str, Any] = tomllib.loads(pyproject.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {pyproject}", str(error), "Correct the file.") from error
+    document = read_pyproject(root)
     table = document.get("tool", {}).get("dml")
     if table is None:
         return None
@@ -73,6 +68,21 @@ def read_project(root: Path) -> Project | None:
     name = document.get("project", {}).get("name", root.name)
     module = table.get("module", f"{name.replace('-', '_')}.definitions")
     return Project(name=table["project"], root=root, module=module)
+
+
+def read_pyproject(root: Path) -> dict[str, Any]:
+    """What ``pyproject.toml`` of a folder says; nothing where there is none that can be read.
+
+    Raises:
+        ConfigError: it does not parse.
+    """
+    pyproject = root / "pyproject.toml"
+    if not os.access(pyproject, os.R_OK) or not pyproject.is_file():
+        return {}
+    try:
+        return tomllib.loads(pyproject.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {pyproject}", str(error), "Correct the file.") from error
 
 
 def find_projects(start: Path | None = None) -> list[Project]:
