@@ -39,6 +39,7 @@ def populate(server: FakeOpenMetadata) -> None:
     server.person("PUT", "/users", {"name": "shop-data", "email": "shop-data@example.com"})
     server.person("PUT", "/users", {"name": "anna", "email": "anna@example.com"})
     server.person("PUT", "/teams", {"name": "Warehouse", "teamType": "Group"})
+    server.log.clear()
 
 
 class Pusher:

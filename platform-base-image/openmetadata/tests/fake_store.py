@@ -72,9 +72,9 @@ class Store:
         new = self._build(kind, body, fqn)
         if present is None:
             entity = new | {"id": str(uuid.uuid4()), "version": 0.1, "deleted": False, **_stamp(user)}
-            self.entities[kind.type][entity["id"]] = entity
             if kind.type == "testCase":
                 self._join_basic_suite(entity, user)
+            self.entities[kind.type][entity["id"]] = entity
             return entity, True
         merged = {**present, **new, "deleted": False}
         for name in ("description", "owners"):
