@@ -71,7 +71,7 @@ def run(
         folder: takes what the run leaves: `artifacts`, `caches`, what the stand-in for `gh` was asked.
         own: this repository or a copy of it.
     """
-    for name in ("artifacts", "caches", "home"):
+    for name in ("artifacts", "caches"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     event_file = folder / "event.json"
     event_file.write_text(json.dumps(payload))
@@ -115,8 +115,9 @@ def _environment(folder: Path) -> dict[str, str]:
     _stand_in_for_gh(programs / "gh", folder / "gh.txt")
     return {
         **kept,
-        "HOME": str(folder / "home"),
-        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        # Types are checked from nothing only once.
+        "MYPY_CACHE_DIR": str(folder.parent.parent / "mypy"),
         "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "TEST_ENVIRONMENT": sys.prefix,
         "TEST_ARTIFACTS": str(folder / "artifacts"),

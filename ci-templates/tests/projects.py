@@ -36,7 +36,7 @@ def git(root: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def prepare(source: Path, folder: Path) -> Project:
+def prepare(source: Path, folder: Path, *, with_files: bool = True) -> Project:
     """Copy a project into a repository of its own, run it once, and push the files that DVC tracks."""
     root, state, remote = folder / source.name, folder / "state", folder / "remote"
     shutil.copytree(source, root, ignore=shutil.ignore_patterns(*_MADE, "tmp", "cache"))
@@ -48,7 +48,8 @@ def prepare(source: Path, folder: Path) -> Project:
     git(root, "update-ref", "refs/remotes/origin/main", "HEAD")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DML_")}
     environment |= {"DML_HOME": str(state), "DML_DVC__REMOTE_URL": str(remote)}
-    for command in (["ci", "prepare"], ["dvc", "repro"], ["dvc", "push"]):
+    commands = [["ci", "prepare"], *([["dvc", "repro"], ["dvc", "push"]] if with_files else [])]
+    for command in commands:
         done = subprocess.run(
             [sys.executable, "-m", "dml_platform.cli", *command],
             cwd=root,

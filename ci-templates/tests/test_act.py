@@ -27,7 +27,7 @@ def run(act: Path, project: Project, own: Path, tmp_path: Path) -> Run:
     def call(*changes: Callable[[Path], None], pushed: bool = True) -> Outcome:
         repository, event = projects.pull_request(project, tmp_path, *changes)
         folder = tmp_path / "left"
-        shutil.copytree(project.state, folder / "caches" / f"dml-Linux-{project.base}")
+        shutil.copytree(project.state, folder / "caches" / f"dml-Linux-{project.base}" / ".dml")
         remote = project.remote if pushed else tmp_path / "another remote"
         remote.mkdir(exist_ok=True)
         variables = {"DVC_REMOTE_URL": str(remote)}

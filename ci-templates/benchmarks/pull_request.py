@@ -1,0 +1,246 @@
+"""How long a pull request waits: the whole project-ci for a change of one model, against a build of everything.
+
+    python benchmarks/pull_request.py PROJECT [--models 300] [--rows 200000] [--json FILE]
+
+PROJECT is the folder of a project; a project of generated models takes its noxfile and settings. The full build is
+`dml run --force`, timed after a first run, so that nothing is installed or parsed for the first time in it. The pull
+request is run by act with all jobs on this machine's cores at once, cold (the published state is remembered, nothing is
+parsed) and warm (what dbt parsed of the base is remembered too). Goals: 15 % of the full build, and two minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+import acting  # noqa: E402
+import projects  # noqa: E402
+from conftest import program  # noqa: E402
+
+DEPTH = 10  # models from a chain's first to its last
+TAKEN = ("noxfile.py", ".pre-commit-config.yaml", ".yamllint.yaml", ".gitignore", "dbt/.sqlfluff")
+
+PYPROJECT = """
+[build-system]
+requires = ["hatchling>=1.27"]
+build-backend = "hatchling.build"
+[project]
+name = "project-bench"
+version = "0.1.0"
+dependencies = ["dml-platform>=0.1"]
+[tool.dml]
+project = "bench"
+[tool.ruff]
+line-length = 120
+[tool.mypy]
+packages = ["project_bench"]
+ignore_missing_imports = true
+[tool.pytest.ini_options]
+markers = ["integration: slow"]
+testpaths = ["tests"]
+"""
+PROFILES = """
+bench:
+  target: local
+  outputs:
+    local:
+      type: duckdb
+      path: ":memory:"
+      attach: [{path: ":memory:", alias: bench}]
+      database: bench
+      schema: staging
+      threads: 2
+      plugins: [{module: dml_platform.dbt.plugin, alias: lake}]
+"""
+DBT_PROJECT = """
+name: bench
+profile: bench
+version: "1.0"
+flags: {send_anonymous_usage_stats: false}
+models:
+  bench:
+    staging: {+materialized: view, +schema: staging}
+    marts: {+materialized: lake, +schema: marts}
+"""
+SOURCES = """
+sources:
+  web:
+    kind: files
+    tables:
+      orders:
+        path: data/drop/web/*.csv
+        format: csv
+        columns: {order_id: BIGINT, customer_id: BIGINT, amount_cents: BIGINT, ordered_date: DATE}
+"""
+STAGING = """
+version: 2
+sources:
+  - name: raw
+    database: bench
+    schema: raw
+    tables: [{name: web__orders}]
+models:
+  - {name: stg_orders, description: Orders as they came.}
+"""
+DEFINITIONS = """
+\"\"\"What Dagster loads.\"\"\"
+
+from pathlib import Path
+
+from dml_platform.definitions import build_definitions
+
+defs = build_definitions(Path(__file__).parents[1])
+"""
+TEST = """
+from project_bench.definitions import defs
+
+
+def test_the_definitions_have_the_marts() -> None:
+    assert defs.resolve_asset_graph() is not None
+"""
+
+
+def generate(source: Path, root: Path, *, models: int, rows: int) -> None:
+    """Write a project of chains of models, each with a contract and two tests."""
+    for name in TAKEN:
+        if (source / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / name, root / name)
+    files = {
+        "pyproject.toml": PYPROJECT,
+        "config/project.yaml": "owner: bench@example.com\n",
+        "config/sources.yaml": SOURCES,
+        "dbt/dbt_project.yml": DBT_PROJECT,
+        "dbt/profiles.yml": PROFILES,
+        "dbt/models/staging/_staging.yml": STAGING,
+        "dbt/models/staging/stg_orders.sql": "select * from {{ source('raw', 'web__orders') }}\n",
+        "project_bench/__init__.py": '"""A generated project."""\n',
+        "project_bench/definitions.py": DEFINITIONS.lstrip(),
+        "tests/test_definitions.py": TEST.lstrip(),
+    }
+    for number in range(models):
+        below = f"fct_{number - 1:03}" if number % DEPTH else "stg_orders"
+        files[f"dbt/models/marts/fct_{number:03}.sql"] = _model(below, number)
+        files[f"dbt/models/marts/fct_{number:03}.yml"] = _yaml(number)
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text.lstrip("\n"))
+    chance = random.Random(1)
+    drop = root / "data/drop/web"
+    drop.mkdir(parents=True)
+    with (drop / "orders.csv").open("w") as file:
+        file.write("order_id,customer_id,amount_cents,ordered_date\n")
+        for row in range(rows):
+            day = 1 + row % 28
+            file.write(f"{row},{chance.randrange(rows // 10 + 1)},{chance.randrange(100_000)},2026-01-{day:02}\n")
+
+
+def _model(below: str, number: int) -> str:
+    return f"""select
+    order_id,
+    customer_id,
+    ordered_date,
+    amount_cents + {number} as amount_cents,
+    sum(amount_cents) over (partition by customer_id order by ordered_date, order_id) as running_cents_{number}
+from {{{{ ref('{below}') }}}}
+"""
+
+
+def _yaml(number: int) -> str:
+    types = {"customer_id": "bigint", "ordered_date": "date", "amount_cents": "bigint"}
+    listed = "".join(f"      - {{name: {name}, data_type: {kind}}}\n" for name, kind in types.items())
+    return f"""version: 2
+models:
+  - name: fct_{number:03}
+    config: {{contract: {{enforced: true}}}}
+    columns:
+      - name: order_id
+        data_type: bigint
+        data_tests: [unique, not_null]
+{listed}      - {{name: running_cents_{number}, data_type: hugeint}}
+"""
+
+
+def _change_one(root: Path, models: int) -> None:
+    """The model before the last of a chain in the middle: one other is downstream."""
+    number = (models // 2 // DEPTH) * DEPTH + DEPTH - 2
+    path = root / f"dbt/models/marts/fct_{min(number, models - 1):03}.sql"
+    path.write_text(path.read_text().replace("amount_cents + ", "amount_cents + 1 + "))
+
+
+def _dml(root: Path, state: Path, *arguments: str) -> float:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DML_")} | {"DML_HOME": str(state)}
+    started = time.monotonic()
+    command = [sys.executable, "-m", "dml_platform.cli", *arguments]
+    subprocess.run(command, cwd=root, env=environment, check=True, stdin=subprocess.DEVNULL)
+    return time.monotonic() - started
+
+
+def _pull_request(project: projects.Project, folder: Path, models: int, *, with_parsed: bool) -> dict[str, object]:
+    repository, event = projects.pull_request(project, folder, lambda root: _change_one(root, models))
+    left = folder / "left"
+    remembered = left / "caches" / f"dml-Linux-{project.base}"
+    shutil.copytree(project.state, remembered / ".dml")
+    if with_parsed:
+        shutil.copytree(project.root / "dbt/target/dml", remembered / "dbt/target/dml")
+    started = time.monotonic()
+    outcome = acting.run(
+        program("act"),
+        repository,
+        "pull_request",
+        event,
+        workflow="ci.yml",
+        folder=left,
+        own=acting.templates(folder),
+    )
+    seconds = time.monotonic() - started
+    if outcome.code:
+        sys.exit(f"project-ci failed: {outcome.failed}\n{outcome.text[-5000:]}")
+    change = json.loads((left / "artifacts/change/change.json").read_text())
+    return {"seconds": round(seconds, 1), "built": len(change["tables"]), "change": change["seconds"]}
+
+
+def main() -> None:
+    """Generate, run, time, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--models", type=int, default=300)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        folder = Path(temporary)
+        source = folder / "source" / "project-bench"
+        generate(options.project, source, models=options.models, rows=options.rows)
+        workflows = source / ".github/workflows"
+        workflows.mkdir(parents=True)
+        shutil.copy(HERE.parent / "examples/project/ci.yml", workflows / "ci.yml")
+        project = projects.prepare(source, folder, with_files=False)
+        full = _dml(project.root, project.state, "run", "--force")
+        figures: dict[str, object] = {"models": options.models, "rows": options.rows, "cores": os.cpu_count()}
+        figures["full_build_s"] = round(full, 1)
+        for name, with_parsed in (("cold", False), ("warm", True)):
+            place = folder / name
+            place.mkdir()
+            found = _pull_request(project, place, options.models, with_parsed=with_parsed)
+            share = float(str(found["seconds"])) / full
+            figures[name] = {**found, "share_pct": round(100 * share, 1)}
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
