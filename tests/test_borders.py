@@ -98,6 +98,8 @@ def paths_across(root: Path) -> Iterator[str]:
         named = re.compile(rf"(?<![\w@.-])(?:{others})/|(?:root|parent|parents\[\d\]) / .(?:{others})\b", re.IGNORECASE)
         for name, text in texts(root, folder):
             for number, line in enumerate(text.splitlines(), 1):
+                if re.match(r" +(- )?uses: [\w-]+/[\w-]+/\S+@[0-9a-f]{40} #", line):
+                    continue  # a workflow of another repository, pinned by commit: a published thing
                 if by_path.search(line) or (not name.endswith(".md") and named.search(line)):
                     yield f"{name}:{number}: path into another folder"
 
