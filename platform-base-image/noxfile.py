@@ -3,6 +3,7 @@
 With `--no-venv` the programs come from the environment that nox itself runs in, and nothing is installed.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -40,6 +41,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("mypy", "--config-file", "openmetadata/pyproject.toml")
     session.run("lint-imports", "--no-cache")
     session.run("yamllint", "--strict", ".")
 
@@ -56,6 +58,23 @@ def integration(session: nox.Session) -> None:
     """Run the slow tests: real programs, killed processes, a browser."""
     install(session)
     session.run("python", "-m", "pytest", "-m", "integration", *session.posargs)
+    session.notify("publisher", [])
+
+
+@nox.session(venv_backend="none")
+def publisher(session: nox.Session) -> None:
+    """Test the publisher to OpenMetadata, in an environment that is made when its locked list changes."""
+    locked = Path("src/dml_openmetadata/requirements/test.txt").resolve()
+    digest = hashlib.sha256(locked.read_bytes()).hexdigest()[:12]
+    folder = Path(f".nox/publisher-{digest}-py{sys.version_info.major}.{sys.version_info.minor}").resolve()
+    python = str(folder / "bin" / "python")
+    if not (folder / ".complete").exists():
+        session.run("uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(folder))
+        wanted = ["--quiet", "--require-hashes", "--compile-bytecode", f"--python={python}", str(locked)]
+        session.run("uv", "pip", "sync", *wanted)
+        (folder / ".complete").touch()
+    session.chdir("openmetadata")
+    session.run(python, "-m", "pytest", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")
@@ -75,8 +94,8 @@ def lock(session: nox.Session) -> None:
         session.run(*COMPILE, what, *follow, "-o", locked, *session.posargs)
         follow += ["-c", locked]
         pins |= set(re.findall(r"^(\S+==.+?) \\$", Path(locked).read_text(), re.MULTILINE))
-    # DVC lives in an environment of its own: see docs/versioning.md.
-    for apart in sorted(Path("src").glob("dml_platform/*/requirements/*.in")):
+    # DVC and the publisher to OpenMetadata live in environments of their own: docs/versioning.md, docs/openmetadata.md.
+    for apart in sorted(Path("src").rglob("requirements/*.in")):
         session.run(*COMPILE, str(apart), "-o", str(apart.with_suffix(".txt")), *session.posargs)
     header = "# The versions that dml-platform is tested with, for `uv pip compile -c`; made by nox -s lock.\n"
     CONSTRAINTS.write_text(header + "".join(f"{pin}\n" for pin in sorted(pins)))

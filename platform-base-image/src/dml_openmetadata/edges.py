@@ -28,12 +28,12 @@ def make_edges(push: Push) -> None:
         if end in push.ids and end not in push.created:
             there |= _edges_of(push, end, downstream=end in gone)
     for key, edge in wanted.items():
-        push.attempt(f"lineage {key}", lambda edge=edge: _ensure(push, edge, there.get(edge.key), description))
+        push.attempt(f"lineage {key}", _ensure, push, edge, there.get(key), description)
     kept = set(wanted)
     for key, found in sorted(there.items()):
         details = found.get("lineageDetails") or {}
         if key not in kept and (details.get("description") == description):
-            push.attempt(f"lineage {key}", lambda key=key, found=found: _remove(push, key, found))
+            push.attempt(f"lineage {key}", _remove, push, key, found)
     if not push.is_dry:
         push.state.edges = sorted(kept)
 

@@ -249,12 +249,13 @@ def _cases(tests: Iterable[Test], tables: Mapping[str, Table], service: str) -> 
     """Tests of the project's own tables by fully qualified name; of a column only where the table has it."""
     found: dict[str, Test] = {}
     for test in sorted(tests, key=lambda test: test.id):
-        if test.table not in tables:
+        table = tables.get(test.table or "")
+        if table is None:
             continue
-        if test.column not in {column.name for column in tables[test.table].columns}:
+        if test.column not in {column.name for column in table.columns}:
             test = test.model_copy(update={"column": None})
         inside = [test.column] if test.column else []
-        base = table_fqn(service, str(test.table))
+        base = table_fqn(service, table.name)
         fqn = ".".join([base, *map(quote, inside), quote(clean(test.name))])
         if fqn in found:
             fqn = ".".join([base, *map(quote, inside), quote(clean(test.id))])

@@ -24,6 +24,8 @@ from pydantic import BaseModel, ValidationError
 
 from dml_openmetadata.errors import Refused
 
+Model = type[BaseModel]
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -31,7 +33,7 @@ class Kind:
 
     type: str
     label: str
-    create: type[BaseModel]
+    create: Model
     fields: tuple[str, ...] = ()
 
     @property

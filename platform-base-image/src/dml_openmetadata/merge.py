@@ -108,6 +108,8 @@ def _share(
 ) -> None:
     for name, value in shared.items():
         last = sent.get(place + name)
+        new: Any
+        note: Any
         if name == "tags":
             new, note = _tags(target.get(name) or (), list(value), last or ())
         elif name == "owners":

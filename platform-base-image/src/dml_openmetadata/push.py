@@ -66,7 +66,7 @@ class Push:
                 self.members.add(entity["id"])
         for wanted in self.wanted.values():
             with_name = f"{wanted.kind.label} {wanted.fqn}"
-            self.attempt(with_name, lambda wanted=wanted: self._ensure(wanted))
+            self.attempt(with_name, self._ensure, wanted)
         self._fill_suite()
         homeless = sorted(test.name for test in self.document.tests if test.table is None)
         if homeless:
@@ -91,9 +91,7 @@ class Push:
         for kind, key in self.gone():
             entity = self.there[key]
             name = entity["fullyQualifiedName"]
-            self.attempt(
-                f"{kind.label} {name}", lambda kind=kind, key=key, entity=entity: self._delete(kind, key, entity)
-            )
+            self.attempt(f"{kind.label} {name}", self._delete, kind, key, entity)
 
     def find_owner(self, owner: Owner | None) -> list[dict[str, Any]]:
         """A reference to the user with that address, or the team of that name, if OpenMetadata knows them."""
@@ -111,10 +109,10 @@ class Push:
         """Do it, unless this is only to say what would be done."""
         return None if self.is_dry else call()
 
-    def attempt(self, name: str, call: Callable[[], Any]) -> None:
+    def attempt(self, name: str, call: Callable[..., None], *arguments: Any) -> None:
         """Go on with the others where the server refuses one."""
         try:
-            call()
+            call(*arguments)
         except Refused as error:
             self.refused.append(f"{name}: {error.why}")
 
@@ -153,12 +151,13 @@ class Push:
         if entity is None:
             self._create(wanted)
             return
+        id_ = entity["id"]
         if entity.get("deleted") and not self.is_dry:  # what it is in may have been restored just now, with its parts
             entity = self.server.by_name(wanted.kind.route, wanted.fqn, fields=wanted.kind.fields) or entity
         self._note(wanted.kind, entity)
         known = self.state.entities.get(wanted.key)
         if entity.get("deleted"):
-            restored = self.write(lambda: self.server.put(f"{wanted.kind.route}/restore", {"id": entity["id"]}))
+            restored = self.write(lambda: self.server.put(f"{wanted.kind.route}/restore", {"id": id_}))
             self.note("restore", wanted.kind.label, wanted.fqn)
             entity = {**entity, **(restored or {}), "deleted": False}
             self._note(wanted.kind, entity)

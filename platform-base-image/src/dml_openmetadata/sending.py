@@ -41,7 +41,7 @@ def _send_profiles(push: Push, documents: Sequence[Document]) -> None:
         push.note("send", "profile", fqn, f"{len(new)} snapshots")
         table_id = push.ids.get(f"{kinds.TABLE.type}:{fqn}")
 
-        def send(fqn: str = fqn, table_id: str | None = table_id, new: list = new) -> None:  # type: ignore[type-arg]
+        def send(fqn: str = fqn, table_id: str | None = table_id, new: list = new) -> None:
             for at, body in new:
                 request = checked(CreateTableProfileRequest, body)
                 push.server.put(f"{kinds.TABLE.route}/{table_id}/tableProfile", request)
@@ -62,7 +62,7 @@ def _send_results(push: Push, documents: Sequence[Document]) -> None:
         if not new or (key not in push.ids and not push.is_dry):
             continue
 
-        def send(fqn: str = fqn, key: str = key, new: list = new) -> None:  # type: ignore[type-arg]
+        def send(fqn: str = fqn, key: str = key, new: list = new) -> None:
             path = f"{_RESULTS}/{quote_url(fqn, safe='')}"
             known: set[int] = set()
             if fqn not in push.state.results and key not in push.created:  # we made it and do not remember
@@ -82,7 +82,7 @@ def _send_results(push: Push, documents: Sequence[Document]) -> None:
 def _send_statuses(push: Push, documents: Sequence[Document]) -> None:
     for run, fqn, body in events.statuses(push.entities, documents, push.state.runs):
 
-        def send(run_id: str = run.run_id, fqn: str = fqn, body: dict = body) -> None:  # type: ignore[type-arg]
+        def send(run_id: str = run.run_id, fqn: str = fqn, body: dict = body) -> None:
             push.server.put(f"{kinds.PIPELINE.route}/{quote_url(fqn, safe='')}/status", checked(PipelineStatus, body))
             push.state.runs = [*push.state.runs, run_id][-_KEPT_RUNS:]
 

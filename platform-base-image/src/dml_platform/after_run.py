@@ -16,6 +16,8 @@ from dml_platform.catalog.refresh import refresh
 from dml_platform.core.project import Project
 from dml_platform.core.settings import load_settings
 from dml_platform.lake import Lake
+from dml_platform.lake.reporting import short_run_id
+from dml_platform.openmetadata import push_after_run
 from dml_platform.report.publish import publish_report
 
 
@@ -45,6 +47,7 @@ def finish_run(
             said.append(f"Report: {publish_report(lake.settings, document)}")
         except Exception as error:  # noqa: BLE001 - a page; the next run makes it anew
             said.append(f"The report was not published: {error}")
+    said += push_after_run(lake.settings, document, short_run_id(dagster_run_id))
     return said
 
 

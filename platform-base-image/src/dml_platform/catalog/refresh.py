@@ -63,6 +63,10 @@ def _refresh(
     document = build_document(project, lake, defs=defs, run_id=run_id, current=current)
     # Written after: the document has these results already, the next one finds them here.
     details = {"dagster_run_id": dagster_run_id, "results": outcomes_of(document.tests, run_id)}
+    run = instance.get_run_by_id(dagster_run_id)
+    if run is not None and not run.job_name.startswith("__"):  # Dagster's own name for assets that no job selects
+        details["job"] = run.job_name
+    document = _with_run(document, run_id, details)
     record = _record(project, lake, run_id, STEP, started, duration_s=time.monotonic() - clock, details=details)
     write_record(lake.settings, record)
     return document, write_document(lake.settings, document, run_id=run_id)
@@ -73,6 +77,14 @@ def _record_lost_runs(project: Project, lake: Lake, instance: dg.DagsterInstance
         record_lost_runs(lake.settings, project, instance, but=dagster_run_id)
     except Exception as error:  # another run's record: this one's document is worth more
         logger.warning("runs that were killed are not recorded: %s", error, exc_info=error)
+
+
+def _with_run(document: Document, run_id: str, details: Mapping[str, object]) -> Document:
+    """The document with what only this run's last record tells of it: its job and its page in Dagster."""
+    base = (document.dagster_url or "").rstrip("/")
+    known = {"job": details.get("job"), "url": f"{base}/runs/{details['dagster_run_id']}" if base else None}
+    runs = (run.model_copy(update=known) if run.run_id == run_id else run for run in document.runs)
+    return document.model_copy(update={"runs": tuple(runs)})
 
 
 def _names(project: Project, step: str) -> set[str]:

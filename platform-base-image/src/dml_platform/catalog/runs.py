@@ -88,6 +88,7 @@ def _run(run_id: str, records: list[RunRecord], dagster_url: str | None) -> Run:
         status="failed" if failed else "unchanged" if is_unchanged else "success",
         started_at=records[0].started_at,
         duration_s=round((max(map(_end, records)) - began).total_seconds(), 3),
+        job=known.get("job"),
         git_commit=records[-1].git_commit,
         image=records[-1].image,
         url=f"{dagster_url.rstrip('/')}/runs/{whole_id}" if dagster_url and whole_id else None,

@@ -162,6 +162,7 @@ class Run(_Part):
     status: RunStatus
     started_at: str
     duration_s: float
+    job: str | None = Field(default=None, description="the Dagster job; None for a run of no job, as of 'dml run'")
     git_commit: str = "unknown"
     image: str | None = None
     url: str | None = Field(default=None, description="the run in Dagster's UI")
