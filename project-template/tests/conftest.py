@@ -19,7 +19,7 @@ SOURCES = [
 CONNECTION = "18dccc91-0ab1-4f72-9ed7-0b8fc27c5826"
 
 Answers = dict[str, Any]
-Render = Callable[..., Path]
+Rendered = Callable[[Answers], Path]
 
 
 def make_answers(sources: list[str], sample_model: bool, notebooks: bool, dvc_remote: str) -> Answers:
@@ -50,10 +50,15 @@ def render(folder: Path, answers: Answers, template: Path = TEMPLATE) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder for each combination. Tests only read them."""
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """Gives the folder of a combination, rendered when it is first asked for. Tests only read it."""
     home = tmp_path_factory.mktemp("rendered")
-    return {describe(answers): render(home / describe(answers), answers) for answers in COMBINATIONS}
+
+    def find(answers: Answers) -> Path:
+        folder = home / describe(answers)
+        return folder if folder.exists() else render(folder, answers)
+
+    return find
 
 
 @pytest.fixture(autouse=True, scope="session")
