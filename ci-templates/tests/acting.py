@@ -25,7 +25,7 @@ _TIMEOUT_S = 1500
 
 @dataclass
 class Outcome:
-    """What act said: results by job, what each job printed, and the whole for a test that fails."""
+    """What act said: results by job, what each job printed; ``text`` is what a failing test shows."""
 
     code: int
     text: str
@@ -94,6 +94,7 @@ def run(
         check=False,
         stdin=subprocess.DEVNULL,
     )
+    (folder / "act.log").write_text(done.stdout + done.stderr)
     return _read(done)
 
 
@@ -138,15 +139,16 @@ def _stand_in_for_gh(path: Path, asked: Path) -> None:
 
 
 def _read(done: subprocess.CompletedProcess[str]) -> Outcome:
-    found = Outcome(done.returncode, done.stdout + done.stderr)
+    found = Outcome(done.returncode, done.stderr)
     for line in done.stdout.splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
             continue
         job = str(entry.get("jobID") or "").strip()
-        if entry.get("raw_output"):
+        if entry.get("raw_output") or entry.get("command") == "error":
             found.printed.setdefault(job, []).append(entry["msg"].rstrip())
         elif "jobResult" in entry:
             found.results[job] = entry["jobResult"]
+    found.text += "".join(f"\n== {job}\n" + "\n".join(found.printed.get(job, [])[-40:]) for job in found.failed)
     return found
