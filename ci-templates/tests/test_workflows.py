@@ -83,8 +83,6 @@ def test_no_expression_reaches_a_shell() -> None:
 def test_all_of_one_action_are_of_one_commit() -> None:
     pins: dict[str, set[str]] = {}
     for path in [*WORKFLOWS, *ACTIONS, *EXAMPLES]:
-        for name, commit in re.findall(
-            r"uses: ([\w./-]+)@([0-9a-f]{40} # v\S+)", path.read_text()
-        ):
+        for name, commit in re.findall(r"uses: ([\w./-]+)@([0-9a-f]{40} # v\S+)", path.read_text()):
             pins.setdefault(name, set()).add(commit)
     assert {name: found for name, found in pins.items() if len(found) > 1} == {}
