@@ -2,7 +2,8 @@
 
 Two forms of one source: the models of openmetadata-ingestion, which OpenMetadata generates from its JSON schemas, are
 always there and of the release that the publisher uses. The JSON schemas themselves are in a Maven artefact;
-``TEST_OPENMETADATA_SPEC`` names a jar or folder with them, else it is fetched into the cache.
+``TEST_OPENMETADATA_SPEC`` names a jar or folder with them, or ``MAVEN_REPOSITORY_URL`` a repository that has it; then
+it is fetched into the cache.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from referencing.jsonschema import DRAFT7
 
 RELEASE = "2.0.5"
 _ARTEFACT = f"org/open-metadata/openmetadata-spec/{RELEASE}/openmetadata-spec-{RELEASE}.jar"
-_REPOSITORY = os.environ.get("MAVEN_REPOSITORY_URL", "")
 _PREFIX = "json/schema/"
 
 
@@ -74,8 +74,11 @@ def find_spec() -> Spec | str:
 
 
 def _fetch(jar: Path) -> str | None:
+    repository = os.environ.get("MAVEN_REPOSITORY_URL")
+    if not repository:
+        return "OpenMetadata's JSON schemas are not here: set TEST_OPENMETADATA_SPEC or MAVEN_REPOSITORY_URL"
     try:
-        with urllib.request.urlopen(f"{_REPOSITORY}/{_ARTEFACT}", timeout=60) as answer:
+        with urllib.request.urlopen(f"{repository.rstrip('/')}/{_ARTEFACT}", timeout=60) as answer:
             content = answer.read()
     except OSError as error:
         return f"OpenMetadata's JSON schemas ({_ARTEFACT}) cannot be fetched: {error}"
