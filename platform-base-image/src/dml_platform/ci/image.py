@@ -76,8 +76,8 @@ def _is_running(container: str) -> bool:
 def _last_words(container: str) -> str:
     done = subprocess.run(["docker", "logs", "--tail=40", container], capture_output=True, text=True, check=False)
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    # A trace of Dagster ends with its own frames; what went wrong is where an error is named.
-    named = [line for line in lines if "Error" in line]
+    # Dagster wraps an error in its own, which only says that there was one.
+    named = [line for line in lines if "Error: " in line and not line.startswith("dagster.")]
     return " ".join((named or lines or ["it said nothing"])[-1].split())[:500]
 
 
