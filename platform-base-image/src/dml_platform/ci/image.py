@@ -74,7 +74,7 @@ def _is_running(container: str) -> bool:
 
 
 def _last_words(container: str) -> str:
-    done = subprocess.run(["docker", "logs", "--tail=40", container], capture_output=True, text=True, check=False)
+    done = subprocess.run(["docker", "logs", "--tail=400", container], capture_output=True, text=True, check=False)
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     # Dagster wraps an error in its own, which only says that there was one.
     named = [line for line in lines if "Error: " in line and not line.startswith("dagster.")]
