@@ -156,6 +156,12 @@ class Settings(BaseSettings):
         description="where dbt packages (Elementary) come from: hub, a git server's address or a folder; default: none",
     )
     dagster_url: str | None = Field(default=None, description="address of Dagster's UI, as people open it")
+    template: str | None = Field(
+        default=None, description="project template: folder or git address; default: the one beside the projects"
+    )
+    template_cache_dir: Folder = Field(
+        default=Path("~/.cache/dml/copier"), validate_default=True, description="where copier is installed on first use"
+    )
     lake: LakeSettings = LakeSettings()
     duckdb: DuckDBSettings = DuckDBSettings()
     airbyte: AirbyteSettings = AirbyteSettings()
