@@ -206,6 +206,10 @@ def _said(answer: Any) -> str:
 
 
 def _root(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:200]
+    """The innermost of the errors that the client's libraries wrap into each other."""
+    inner: BaseException | None = error
+    while inner is not None:
+        error = inner
+        held = (error.__cause__, getattr(error, "reason", None), *error.args)
+        inner = next((one for one in held if isinstance(one, BaseException)), None)
+    return " ".join(str(error).split()).rpartition(": ")[2][:200] or type(error).__name__

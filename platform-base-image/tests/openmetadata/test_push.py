@@ -77,8 +77,8 @@ def test_a_dead_catalogue_fails_no_run_and_gets_all_of_them_later(tmp_path: Path
     stand.answers(state={"generated_at": ""}, fault=FAULT)
     said = [push_after_run(settings, document(day), f"r{day}") for day in (1, 2)]
     assert said == [
-        [f"OpenMetadata was not brought up to date: it is away. {count} documents wait for the next push."]
-        for count in (1, 2)
+        [f"OpenMetadata was not brought up to date: it is away. {what} for the next push."]
+        for what in ("1 document waits", "2 documents wait")
     ]
     with pytest.raises(RetryableError, match="it is away"):
         push(settings, document(2))

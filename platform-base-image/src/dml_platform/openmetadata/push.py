@@ -134,7 +134,8 @@ def push_after_run(settings: Settings, document: Document, run_id: str) -> list[
         waiting = enqueue(settings, document, run_id)
         outcome = push(settings, document, attempts=ATTEMPTS_AFTER_RUN)
     except PlatformError as error:
-        return [f"OpenMetadata was not brought up to date: {error.why}. {waiting} documents wait for the next push."]
+        what = "1 document waits" if waiting == 1 else f"{waiting} documents wait"
+        return [f"OpenMetadata was not brought up to date: {error.why}. {what} for the next push."]
     except OSError as error:
         return [f"OpenMetadata was not brought up to date: what it shall get cannot be kept: {error}"]
     refused = f"; it refused {len(outcome.refused)}: {outcome.refused[0]}" if outcome.refused else ""
