@@ -152,7 +152,9 @@ def _model(below: str, number: int) -> str:
     customer_id,
     ordered_date,
     amount_cents + {number} as amount_cents,
-    sum(amount_cents) over (partition by customer_id order by ordered_date, order_id) as running_cents_{number}
+    sum(amount_cents) over (
+        partition by customer_id order by ordered_date, order_id
+    ) as running_cents_{number}
 from {{{{ ref('{below}') }}}}
 """
 

@@ -98,6 +98,9 @@ def test_an_image_that_does_not_load_is_stopped(act: Path, project: Project, own
         variables=variables,
     )
 
+    tag = f"ghcr.io/{acting.REPOSITORY}"
+    left = subprocess.run(["docker", "images", "--quiet", tag], capture_output=True, text=True, check=False).stdout
+    subprocess.run(["docker", "image", "rm", "--force", *left.split()], capture_output=True, check=False)
     assert outcome.failed == {"try"}, outcome.text
     assert "its code server ended" in outcome.said("try")
     assert "planted" in outcome.said("try")
