@@ -22,7 +22,7 @@ STACK_DISK_GB = 20
 GLUE = ["noxfile.py", "tests", "tree"]
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["borders", "lint", "tests", "integration"]
+nox.options.sessions = ["borders", "lint", "tests", "integration", "docs"]
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
@@ -40,7 +40,7 @@ def borders(session: nox.Session) -> None:
     session.chdir(ROOT)
     session.run("ruff", "check", *GLUE)
     session.run("ruff", "format", "--check", *GLUE)
-    session.run("yamllint", "--strict", ".github", ".pre-commit-config.yaml")
+    session.run("yamllint", "--strict", ".github", ".pre-commit-config.yaml", "mkdocs.yml")
     session.run("python", "-m", "pytest", *session.posargs)
 
 
@@ -106,6 +106,30 @@ def find_python_image() -> str:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into dist/site, every link checked; its program has an environment of its own."""
+    python = str(ROOT / ".nox" / "docs" / "bin" / "python")
+    if not Path(python).exists():
+        session.run("uv", "venv", "--quiet", f"--python={sys.executable}", str(ROOT / ".nox" / "docs"))
+    locked = str(ROOT / "docs" / "requirements.txt")
+    session.run("uv", "pip", "sync", "--quiet", f"--python={python}", "--require-hashes", locked)
+    site = ["build", "--strict", "--quiet", "--config-file", str(ROOT / "mkdocs.yml")]
+    session.run(python, "-m", "mkdocs", *site, env={"NO_MKDOCS_2_WARNING": "1"}, external=True)
+
+
+@nox.session
+def reference(session: nox.Session) -> None:
+    """Write docs/reference/ from the programs: their commands, options and settings."""
+    session.run("python", str(ROOT / "tree" / "reference.py"), *session.posargs)
+
+
+@nox.session
+def tutorial(session: nox.Session) -> None:
+    """Type docs/tutorial.md into a fresh clone and compare what comes out; `-- --write` writes it down (minutes)."""
+    session.run("python", str(ROOT / "tree" / "tutorial.py"), *session.posargs)
+
+
+@nox.session
 def split(session: nox.Session) -> None:
     """Make the five repositories, each with the history of its folder: `-- DESTINATION [FOLDER ...] [--ref BRANCH]`."""
     session.run("python", str(ROOT / "tree" / "split.py"), *session.posargs)
@@ -141,3 +165,6 @@ def lock(session: nox.Session) -> None:
     follow = ["-c", str(ROOT / "platform-base-image" / "src" / "dml_platform" / "constraints.txt")]
     for folder in ("platform-infra", "project-template", "ci-templates"):
         fan_out(session, folder, "lock", *follow, *session.posargs)
+    command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.10", "--generate-hashes"]
+    command += ["--no-annotate", "--custom-compile-command=nox -s lock", *session.posargs]
+    session.run(*command, str(ROOT / "docs" / "requirements.in"), "-o", str(ROOT / "docs" / "requirements.txt"))

@@ -58,7 +58,7 @@ def texts(root: Path, folder: str = ".") -> Iterator[tuple[str, str]]:
 
 
 def is_lock(name: str) -> bool:
-    return bool(re.search(r"(^|/)(requirements/\w+|constraints)\.txt$", name))
+    return bool(re.search(r"(^|/)(requirements/\w+|docs/requirements|constraints)\.txt$", name))
 
 
 def pins(text: str) -> dict[str, set[str]]:
@@ -145,7 +145,7 @@ def locks_pinned(root: Path) -> Iterator[str]:
         for line in lines:
             if not re.match(r"[\w.-]+==", line):
                 yield f"{name}: not an exact version: {line[:60]}"
-            elif "/requirements/" in name and not re.search(r"--hash=sha256:[0-9a-f]{64}", line):
+            elif not name.endswith("constraints.txt") and not re.search(r"--hash=sha256:[0-9a-f]{64}", line):
                 yield f"{name}: no hash: {line[:60]}"
         if "://" in text or " @ " in text:
             yield f"{name}: holds an address"

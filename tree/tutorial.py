@@ -43,8 +43,9 @@ class Reader:
     """Somebody who types the page, with a clone whose origin is a repository beside it."""
 
     def __init__(self, place: Path) -> None:
+        """Make origin and clone in an empty folder."""
         origin, self.clone = place / "origin.git", place / "dml"
-        self.env = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1", "CI": ""}
+        self.env = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1", "UV_LINK_MODE": "copy"}
         for name in [name for name in self.env if name.startswith("DML_") and name != "DML_PYTHON"]:
             del self.env[name]
         for role in ("AUTHOR", "COMMITTER"):
@@ -74,8 +75,9 @@ class Reader:
         path.write_text(text, encoding="utf-8")
 
     def tidy(self, output: str) -> str:
-        """Without this machine's paths, and without trailing blanks."""
-        output = output.replace(str(self.clone), "~/dml")
+        """Without this machine's paths, colours, the list of packages and trailing blanks."""
+        output = re.sub(r"\x1b\[[0-9;]*m", "", output.replace(str(self.clone), "~/dml"))
+        output = re.sub(r"(?:^ [+~-] \S+==\S+\n)+", " …\n", output, flags=re.MULTILINE)  # the packages, one a line
         return "".join(f"{line.rstrip()}\n" for line in output.strip("\n").splitlines())
 
 
