@@ -12,6 +12,7 @@ import pytest
 import reference
 import site_pages
 import tutorial
+from dml_platform.core.settings import known_variables
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ["platform-base-image", "project-sales", "platform-infra", "project-template", "ci-templates"]
@@ -107,6 +108,10 @@ def test_every_session_of_a_paper_exists(paper: Path) -> None:
 def test_the_reference_is_what_the_programs_say() -> None:
     stale = [str(path) for path, text in reference.pages().items() if path.read_text(encoding="utf-8") != text]
     assert stale == [], "nox -s reference writes them"
+
+
+def test_every_setting_of_a_process_is_described() -> None:
+    assert [name for name, description in known_variables().items() if not description] == []
 
 
 def test_every_diagram_is_drawn_and_no_picture_is_left_over() -> None:

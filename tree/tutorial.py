@@ -28,6 +28,11 @@ PAGE = ROOT / "docs" / "tutorial.md"
 FENCE = re.compile(r"^```(\w+)(?: ([^\n]*))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Why a block is not typed.
 NOT_RUN = {"clone": "the clone is made from this tree instead"}
+# What uv says while it installs: it depends on what it had before.
+INSTALLER = re.compile(
+    r"^(?: [+~-] \S+==\S+|Using|Resolved|Prepared|Installed|Uninstalled|Bytecode|Download|dml: fetching)[^\n]*\n",
+    re.MULTILINE,
+)
 IDENTITY = {"NAME": "Ada", "EMAIL": "ada@example.com"}
 
 
@@ -77,7 +82,7 @@ class Reader:
     def tidy(self, output: str) -> str:
         """Without this machine's paths, colours, the list of packages and trailing blanks."""
         output = re.sub(r"\x1b\[[0-9;]*m", "", output.replace(str(self.clone), "~/dml"))
-        output = re.sub(r"(?:^ [+~-] \S+==\S+\n)+", " …\n", output, flags=re.MULTILINE)  # the packages, one a line
+        output = INSTALLER.sub("", output)
         return "".join(f"{line.rstrip()}\n" for line in output.strip("\n").splitlines())
 
 

@@ -49,26 +49,30 @@ class LakeSettings(_Section):
     can be replaced while processes live.
     """
 
-    catalog_name: str = "dml"
-    catalog_uri: SecretStr | None = None
-    warehouse: str | None = None
-    s3_endpoint: str | None = None
-    s3_region: str = "us-east-1"
-    s3_access_key_id: str | None = None
-    s3_secret_access_key: SecretStr | None = None
+    catalog_name: str = Field(default="dml", description="the catalogue's name, the same for all who read the tables")
+    catalog_uri: SecretStr | None = Field(
+        default=None, description="SQLAlchemy URL of the Iceberg catalogue; default: SQLite below DML_HOME"
+    )
+    warehouse: str | None = Field(
+        default=None, description="folder or s3://bucket/prefix of all tables; default: below DML_HOME"
+    )
+    s3_endpoint: str | None = Field(default=None, description="address of the object store; default: AWS")
+    s3_region: str = Field(default="us-east-1", description="region of the object store")
+    s3_access_key_id: str | None = Field(default=None, description="the object store's key, where no file holds it")
+    s3_secret_access_key: SecretStr | None = Field(default=None, description="its secret part")
     s3_credentials_file: Folder | None = Field(
         default=None, description="AWS-style file whose [default] has aws_access_key_id and aws_secret_access_key"
     )
     file_size_mb: int = Field(default=128, ge=1, description="size at which a data file is closed")
-    commit_retries: int = Field(default=20, ge=0)
+    commit_retries: int = Field(default=20, ge=0, description="tries of a commit that others were faster than")
 
 
 class DuckDBSettings(_Section):
     """Limits of every DuckDB connection that the platform opens."""
 
-    memory_limit_mb: int = Field(default=1024, ge=64)
+    memory_limit_mb: int = Field(default=1024, ge=64, description="memory of each DuckDB; what is more goes to disk")
     threads: int | None = Field(default=None, ge=1, description="default: all cores")
-    temp_dir: Folder | None = None
+    temp_dir: Folder | None = Field(default=None, description="where it goes to disk; default: below DML_HOME")
 
 
 class AirbyteSettings(_Section):
@@ -77,7 +81,9 @@ class AirbyteSettings(_Section):
     The client's secret is in the environment, or in a file that can be replaced while processes live.
     """
 
-    cache_dir: Folder = Field(default=Path("~/.cache/dml/connectors"), validate_default=True)
+    cache_dir: Folder = Field(
+        default=Path("~/.cache/dml/connectors"), validate_default=True, description="where connectors are installed"
+    )
     timeout_s: float = Field(default=3600.0, gt=0, description="limit of one read")
     idle_timeout_s: float = Field(default=600.0, gt=0, description="limit of silence during a read")
     window_mb: int = Field(default=128, ge=1, description="buffered output that triggers a commit")
@@ -97,7 +103,7 @@ class AirbyteSettings(_Section):
 class DbtSettings(_Section):
     """How dbt runs."""
 
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default=2, ge=1, description="models at a time; DuckDB uses all its cores for each")
     keep_failed_runs: int = Field(default=5, ge=0, description="private DuckDB files kept per project")
     keep_failed_mb: int = Field(default=1024, ge=0, description="size up to which the object store takes such a file")
 
@@ -106,7 +112,9 @@ class DvcSettings(_Section):
     """How DVC's program is found, and where files that are no tables are kept."""
 
     program: Folder | None = Field(default=None, description="DVC's program; default: installed on first use")
-    cache_dir: Folder = Field(default=Path("~/.cache/dml/dvc"), validate_default=True)
+    cache_dir: Folder = Field(
+        default=Path("~/.cache/dml/dvc"), validate_default=True, description="where DVC is installed"
+    )
     remote_url: str | None = Field(
         default=None, description="remote used instead of the project's own, e.g. s3://bucket/sales; the lake's key"
     )
@@ -118,7 +126,9 @@ class DvcSettings(_Section):
 class ElementarySettings(_Section):
     """Where Elementary's program is installed."""
 
-    cache_dir: Folder = Field(default=Path("~/.cache/dml/elementary"), validate_default=True)
+    cache_dir: Folder = Field(
+        default=Path("~/.cache/dml/elementary"), validate_default=True, description="where edr is installed"
+    )
 
 
 class OpenMetadataSettings(_Section):
@@ -130,7 +140,9 @@ class OpenMetadataSettings(_Section):
     service: str = Field(default="dml", description="name of the database, pipeline and dashboard service there")
     classification: str = Field(default="DataPlatform", description="what the tags of projects are below there")
     program: Folder | None = Field(default=None, description="the publisher; default: installed on first use")
-    cache_dir: Folder = Field(default=Path("~/.cache/dml/openmetadata"), validate_default=True)
+    cache_dir: Folder = Field(
+        default=Path("~/.cache/dml/openmetadata"), validate_default=True, description="where the publisher is installed"
+    )
     timeout_s: float = Field(default=600.0, gt=0, description="limit of one push")
     request_timeout_s: float = Field(default=30.0, gt=0, description="limit of one request")
     request_attempts: int = Field(default=5, ge=1, description="tries of a request that a retry can help")
@@ -148,8 +160,11 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    profile: Literal["local", "server"] = "local"
-    home: Folder
+    profile: Literal["local", "server"] = Field(
+        default="local",
+        description="local: folders, no server; server: Postgres and S3, no defaults for addresses and keys",
+    )
+    home: Folder = Field(description="state, logs and the local lake")
     image: str | None = Field(default=None, description="digest of the image that this process runs in")
     dbt_packages_mirror: str | None = Field(
         default=None,
