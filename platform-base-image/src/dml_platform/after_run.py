@@ -1,4 +1,4 @@
-"""What is done when a run has ended, well or not: the catalogue document, and what is made from it.
+"""What is done when a run has ended, well or not: the catalogue document, what is made from it, Elementary's alerts.
 
 It happens in the run's own process, which has the memory and the rights for it, and after the last step, so that the
 document has them all. Nothing of it can fail the run or undo what it published.
@@ -13,8 +13,11 @@ import dagster as dg
 from dagster._core.executor.in_process import InProcessExecutor
 
 from dml_platform.catalog.refresh import refresh
+from dml_platform.core.errors import PlatformError
 from dml_platform.core.project import Project
+from dml_platform.core.runrecord import read_records
 from dml_platform.core.settings import load_settings
+from dml_platform.elementary.alerts import are_switched_on, send_alerts
 from dml_platform.lake import Lake
 from dml_platform.lake.reporting import short_run_id
 from dml_platform.openmetadata import push_after_run
@@ -36,7 +39,14 @@ def finish_run(
     Returns: a sentence on each thing, for the run's log.
     """
     lake = Lake(load_settings(project.root), project.root)
-    made = refresh(project, lake, instance=instance, dagster_run_id=dagster_run_id, failed=failed, defs=defs)
+    said = _document(project, lake, instance=instance, dagster_run_id=dagster_run_id, failed=failed, defs=defs)
+    if are_switched_on(lake.settings):
+        said += _elementarys_alerts(project, lake, short_run_id(dagster_run_id))
+    return said
+
+
+def _document(project: Project, lake: Lake, **run: Any) -> list[str]:
+    made = refresh(project, lake, **run)
     if isinstance(made, str):
         return [made[:1].upper() + made[1:]]
     document, place = made
@@ -47,8 +57,19 @@ def finish_run(
             said.append(f"Report: {publish_report(lake.settings, document)}")
         except Exception as error:  # noqa: BLE001 - a page; the next run makes it anew
             said.append(f"The report was not published: {error}")
-    said += push_after_run(lake.settings, document, short_run_id(dagster_run_id))
+    said += push_after_run(lake.settings, document, short_run_id(run["dagster_run_id"]))
     return said
+
+
+def _elementarys_alerts(project: Project, lake: Lake, run_id: str) -> list[str]:
+    """Only after a build: nothing else adds to what there is to tell."""
+    if not any("elementary_rows" in record.details for record in read_records(lake.settings, project.name, run_id)):
+        return []
+    try:
+        done = send_alerts(project, lake, run_id=run_id)
+    except PlatformError as error:  # what could not be sent waits in the lake
+        return [str(error)]
+    return [f"Elementary's alerts: {done.sent} sent"]
 
 
 def failed_steps(events: Any) -> dict[str, str]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
+from rich.console import Console
 
+from dml_platform.cli.doctor import check
 from dml_platform.core.errors import ConfigError, RetryableError
 from dml_platform.core.project import Project
+from dml_platform.dbt.assets import build_dbt_assets
 from dml_platform.dbt.packages import PACKAGES, absence, are_installed, install_packages
 from dml_platform.dbt.runner import ensure_manifest
+from dml_platform.lake import Lake
+from dml_platform.lake.resource import LakeResource
 
 TEST = """
     data_tests:
@@ -62,6 +69,20 @@ def test_without_the_package_its_tests_are_absent_and_that_is_said(wanting: Proj
     said = absence(wanting.dbt_dir)
     assert said is not None
     assert "Elementary's tests are not part of this project" in said
+
+
+def test_doctor_and_the_runs_log_say_that_they_are_absent(
+    wanting: Project, shop_lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(wanting.root)
+    console = Console(width=400, file=io.StringIO(), record=True)
+    check(console, wanting.root)
+    assert "shop: Elementary's tests are not part of this project" in console.export_text()
+    with dg.DagsterInstance.ephemeral(tempdir=str(wanting.root)) as instance:
+        resources = {"lake": LakeResource(project_root=str(wanting.root))}
+        done = dg.materialize([build_dbt_assets(wanting)], instance=instance, resources=resources)
+        said = [entry.user_message for entry in instance.all_logs(done.run_id)]
+    assert any(text.startswith("Elementary's tests are not part of this project") for text in said)
 
 
 def test_a_project_that_has_no_such_tests_is_told_nothing(project: Project) -> None:

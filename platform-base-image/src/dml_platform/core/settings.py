@@ -124,11 +124,13 @@ class DvcSettings(_Section):
 
 
 class ElementarySettings(_Section):
-    """Where Elementary's program is installed."""
+    """Where Elementary's program is installed, and where it sends alerts of its own; nowhere unless one is set."""
 
     cache_dir: Folder = Field(
         default=Path("~/.cache/dml/elementary"), validate_default=True, description="where edr is installed"
     )
+    slack_webhook: SecretStr | None = Field(default=None, description="Slack webhook that edr alerts; default: none")
+    slack_webhook_file: Folder | None = Field(default=None, description="file that holds the webhook's address instead")
 
 
 class OpenMetadataSettings(_Section):

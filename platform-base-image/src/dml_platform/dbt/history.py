@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
@@ -22,6 +22,7 @@ _ATTEMPTS = 12
 
 # Grow with each run; a row is known by these columns.
 _GROWING = {
+    "alerts_v2": ("alert_id",),
     "data_monitoring_metrics": ("id",),
     "dbt_invocations": ("invocation_id",),
     "dbt_run_results": ("model_execution_id",),
@@ -39,8 +40,21 @@ _STATE = (
 _ROW_ID = {"test_result_rows": "md5(concat_ws('|', elementary_test_results_id, result_row))"}
 
 
+# What ``edr`` sent and has yet to send; no build knows of it.
+ALERTS = "alerts_v2"
+# All that a build takes from the lake and gives back, empty tables too: no build makes them but the first.
+_KEPT = frozenset({*_GROWING, *_STATE}) - {ALERTS}
 # What a build only adds to: it gets the columns, and no rows.
-_WRITE_ONLY = frozenset(_GROWING) - {"data_monitoring_metrics", "schema_columns_snapshot"}
+_WRITE_ONLY = frozenset(_GROWING) - {ALERTS, "data_monitoring_metrics", "schema_columns_snapshot"}
+
+
+def has_history(lake: Lake, project: str, version: str) -> bool:
+    """Whether Elementary's tables are in the lake, as a version of its package makes them."""
+    pinned = {pin.ref.name: pin for pin in lake.pin_all(TableRef(project, LAYER, name) for name in sorted(_KEPT))}
+    if pinned.keys() != _KEPT or (select := pinned["metadata"].select()) is None:
+        return False
+    with lake.connect() as connection:
+        return connection.execute(f"SELECT dbt_pkg_version FROM ({select})").fetchall() == [(version,)]
 
 
 def load_history(
@@ -55,7 +69,7 @@ def load_history(
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote_name(project)}.{LAYER}")
     found = {}
     for ref in [ref for ref in lake.tables(project) if ref.layer == LAYER]:
-        pinned = lake.published(ref)
+        pinned = lake.published(ref) if whole or ref.name != ALERTS else None
         if pinned is None or pinned.snapshot_id is None or (select := pinned.select()) is None:
             continue
         left_out = " EXCLUDE (_row_id)" if ref.name in _ROW_ID else ""
@@ -67,11 +81,18 @@ def load_history(
 
 
 def save_history(
-    lake: Lake, project: str, database: Path, *, run_id: str, loaded: Mapping[TableRef, int]
+    lake: Lake,
+    project: str,
+    database: Path,
+    *,
+    run_id: str,
+    loaded: Mapping[TableRef, int],
+    only: Collection[str] = _KEPT,
 ) -> dict[str, int]:
     """Merge what a finished build added into the lake, whether the build failed or not.
 
     Args:
+        only: names of the tables that are taken; default: all that a build writes.
         loaded: what ``load_history`` gave at the build's beginning.
     Returns: rows written, by table.
     Raises:
@@ -82,7 +103,7 @@ def save_history(
         connection.execute(f"ATTACH {quote(str(database))} AS {quote_name(project)} (READ_ONLY)")
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return _merge(connection, lake, project, f"{run_id}_{attempt}" if attempt > 1 else run_id, loaded)
+                return _merge(connection, lake, project, f"{run_id}_{attempt}" if attempt > 1 else run_id, loaded, only)
             except PublishConflictError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -93,7 +114,12 @@ def save_history(
 
 
 def _merge(
-    connection: DuckDBPyConnection, lake: Lake, project: str, run_id: str, loaded: Mapping[TableRef, int]
+    connection: DuckDBPyConnection,
+    lake: Lake,
+    project: str,
+    run_id: str,
+    loaded: Mapping[TableRef, int],
+    only: Collection[str],
 ) -> dict[str, int]:
     step = lake.step(run_id, LAYER)
     there = {
@@ -104,7 +130,7 @@ def _merge(
     }
     written = {}
     try:
-        for name in sorted(there & {*_GROWING, *_STATE}):
+        for name in sorted(there & {*only}):
             ref = TableRef(project, LAYER, name)
             columns = f", {_ROW_ID[name]} AS _row_id" if name in _ROW_ID else ""
             now = f"SELECT *{columns} FROM {ref.sql}"
@@ -123,7 +149,8 @@ def _merge(
                     now = f"SELECT * FROM ({now}) EXCEPT SELECT * FROM ({_like(connection, now, before)})"
                 given = " AND ".join(f"{column} IS NOT NULL" for column in key)
                 new = f"SELECT * FROM ({now}) WHERE {given} QUALIFY row_number() OVER (PARTITION BY {keys}) = 1"
-                if not connection.execute(f"SELECT EXISTS ({new})").fetchone()[0]:  # type: ignore[index]
+                is_known = lake.published(ref) is not None
+                if is_known and not connection.execute(f"SELECT EXISTS ({new})").fetchone()[0]:  # type: ignore[index]
                     continue
                 step.write_query(ref, connection, new, mode="merge", key=key)
             written[name] = step.staged[ref].rows_written

@@ -26,10 +26,11 @@ from filelock import FileLock
 from dml_platform import __version__
 from dml_platform.core.dvcfiles import read_hashes
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
+from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_record
 from dml_platform.dbt.compiled import keep_compiled
-from dml_platform.dbt.history import save_history
+from dml_platform.dbt.history import has_history, save_history
 from dml_platform.dbt.packages import ELEMENTARY, are_installed, installed_versions, set_flag
 from dml_platform.dbt.postmortem import forget_old_files, keep_database
 from dml_platform.dbt.results import BuildResult, NodeResult, from_event, node_results, test_outcomes
@@ -39,6 +40,9 @@ from dml_platform.lake import Lake
 logger = logging.getLogger(__name__)
 
 MANIFEST_STAMP = "dml_manifest.sha256"
+_ELEMENTARYS = f"package:{ELEMENTARY.name}"
+_UPLOADS = ("dbt_artifacts_autoupload", "run_results", "tests_results", "dbt_invocation_autoupload")
+_UPLOADING_NOTHING = ["--vars", json.dumps({f"disable_{name}": True for name in _UPLOADS})]
 
 
 def target_dir(project: Project) -> Path:
@@ -123,19 +127,24 @@ def build(
     session.database.unlink(missing_ok=True)
     # dbt's results and compiled SQL are the run's own, so that runs at the same time do not write over each other's.
     target = session.database.with_suffix(".dbt")
-    arguments = ["build", "--quiet", "--no-write-json", "--threads", str(lake.settings.dbt.threads)]
+    options = ["--quiet", "--no-write-json", "--threads", str(lake.settings.dbt.threads)]
     manifest = _load_parsed(parsed := ensure_manifest(project).with_name("partial_parse.msgpack"))
     if manifest is None:
-        arguments += ["--partial-parse-file-path", str(parsed)]
+        options += ["--partial-parse-file-path", str(parsed)]
+    arguments = ["build", *options]
     if full_refresh:
         arguments.append("--full-refresh")
+    if session.with_history:  # its tables come from the lake, and only its report reads its views
+        arguments += ["--exclude", _ELEMENTARYS]
     if select:
         # A test that also reads what is not selected would fail for want of it.
         arguments += ["--indirect-selection", "buildable", "--select", *_with_foundations(project, select)]
-        if session.with_history:
-            arguments.append(f"package:{ELEMENTARY.name}")  # its tables must be there to take the results
     try:
         with activate(session):
+            if session.with_history and not has_history(lake, project.name, ELEMENTARY.version):
+                # dbt knows of no order between these tables and the tests that read them.
+                tables = ["--select", f"{_ELEMENTARYS},config.materialized:incremental", f"{_ELEMENTARYS},metadata"]
+                _invoke(["run", *options, *tables, *_UPLOADING_NOTHING], project, target=target, manifest=manifest)
             outcome = _invoke(arguments, project, target=target, on_node=on_node, manifest=manifest)
     except BaseException:
         session.step.abandon()
@@ -167,9 +176,10 @@ def build(
     return result
 
 
-def build_history(project: Project, lake: Lake, database: Path) -> None:
+def build_history(project: Project, lake: Lake, database: Path) -> dict[TableRef, int]:
     """Make a DuckDB file with Elementary's whole history and its views over it. Writes nothing to the lake.
 
+    Returns: the snapshots that are in it, by table.
     Raises:
         PermanentError: dbt could not.
     """
@@ -181,9 +191,7 @@ def build_history(project: Project, lake: Lake, database: Path) -> None:
         with_history=True,
         with_whole_history=True,
     )
-    uploads = ("dbt_artifacts_autoupload", "run_results", "tests_results", "dbt_invocation_autoupload")
-    off = json.dumps({f"disable_{name}": True for name in uploads})
-    arguments = ["run", "--quiet", "--no-write-json", "--select", f"package:{ELEMENTARY.name}", "--vars", off]
+    arguments = ["run", "--quiet", "--no-write-json", "--select", _ELEMENTARYS, *_UPLOADING_NOTHING]
     manifest = _load_parsed(ensure_manifest(project).with_name("partial_parse.msgpack"))
     with activate(session):
         outcome = _invoke(arguments, project, target=database.with_suffix(".dbt"), manifest=manifest)
@@ -191,6 +199,7 @@ def build_history(project: Project, lake: Lake, database: Path) -> None:
         failed = [n for n in node_results(outcome) if n.has_failed]
         why = failed[0].message if failed else str(outcome.exception or "dbt gave no reason")
         raise PermanentError("cannot put Elementary's history together", _one_line(why), "Run it again.")
+    return session.history
 
 
 def _keep_history(session: Session, run_id: str) -> dict[str, Any]:
