@@ -4,8 +4,9 @@
 
 PROJECT is the folder of a project; a project of generated models takes its noxfile and settings. The full build is
 `dml run --force`, timed after a first run, so that nothing is installed or parsed for the first time in it. The pull
-request is run by act with all jobs on this machine's cores at once, cold (the published state is remembered, nothing else) and warm
-(what dbt parsed of the base is remembered too, and what mypy knows of the installed packages). Goals: 15 % of the full build, and two minutes.
+request is run by act with all jobs on this machine's cores at once, cold (the published state is remembered, nothing
+else) and warm (what dbt parsed of the base is remembered too, and what mypy knows of the installed packages). Goals:
+15 % of the full build, and two minutes.
 """
 
 from __future__ import annotations
