@@ -233,8 +233,8 @@ def _invoke(
 
     folder = str(project.dbt_dir)
     common = ["--project-dir", folder, "--profiles-dir", folder, "--target-path", str(target)]
-    # dbt never closes its log file; what it would hold is in the run's own log and record. Its console logger writes out
-    # each of thousands of events before it drops all but the errors.
+    # dbt never closes its log file; what it would hold is in the run's own log and record. Its console logger writes
+    # out each of thousands of events before it drops all but the errors.
     quiet = ["--log-level", "none", "--log-level-file", "none"]
     common += ["--no-send-anonymous-usage-stats", "--no-version-check", *quiet]
     # dbt makes millions of objects that live on: collecting as often as Python does takes a tenth of a build.
