@@ -127,35 +127,6 @@ def new(
     """Make a project from the template: asks, renders, commits, runs it once and says what to do next."""
     from dml_platform.cli import new as projects
 
-    answers = {"owner": owner, "alerts": alerts, "sources": sources or None, "connection_id": connection_id}
-    answers |= {"sample_model": sample_model, "notebooks": notebooks, "dvc_remote": dvc_remote, "dvc_url": dvc_url}
-    raise typer.Exit(
-        projects.new(name, console, answers=answers, folder=folder, ask=not defaults, first_run=first_run)
-    )
-
-
-@app.command()
-def new(
-    name: Annotated[str, typer.Argument(help="The project's name: its folder is project-<name>.")],
-    owner: Annotated[str | None, typer.Option(help="E-mail address or team:<name>.")] = None,
-    alerts: Annotated[str | None, typer.Option(help="E-mail address that is told when something breaks.")] = None,
-    sources: Annotated[
-        list[str] | None, typer.Option("--source", help="files, connector or connection; may be given several times.")
-    ] = None,
-    connection_id: Annotated[str | None, typer.Option(help="Id of the Airbyte connection.")] = None,
-    sample_model: Annotated[bool | None, typer.Option(help="Models, plots and figures on the sample data.")] = None,
-    notebooks: Annotated[bool | None, typer.Option(help="A folder of notebooks.")] = None,
-    dvc_remote: Annotated[str | None, typer.Option(help="Where DVC keeps files: none, local or s3.")] = None,
-    dvc_url: Annotated[str | None, typer.Option(help="With s3: s3://bucket/folder.")] = None,
-    defaults: Annotated[bool, typer.Option("--defaults", "-y", help="Ask nothing; take the usual answers.")] = False,
-    folder: Annotated[
-        Path | None, typer.Option(help="Where its folder is made; default: beside the other projects.")
-    ] = None,
-    first_run: Annotated[bool, typer.Option("--run/--no-run", help="Run its pipeline once.")] = True,
-) -> None:
-    """Make a project from the template: asks, renders, commits, runs it once and says what to do next."""
-    from dml_platform.cli import new as projects
-
     answers: dict[str, Any] = {"owner": owner, "alerts": alerts, "sources": sources or None}
     answers |= {"connection_id": connection_id}
     answers |= {"sample_model": sample_model, "notebooks": notebooks, "dvc_remote": dvc_remote, "dvc_url": dvc_url}
