@@ -79,4 +79,6 @@ def _print(console: Console, outcome: Outcome, *, is_dry: bool) -> None:
     if outcome.sent and not is_dry:
         console.print(f"{outcome.sent} documents that had waited are sent", highlight=False)
     done = describe(outcome.changes)
-    console.print(f"would do: {done}" if is_dry and outcome.changes else done, highlight=False, soft_wrap=True, markup=False)
+    console.print(
+        f"would do: {done}" if is_dry and outcome.changes else done, highlight=False, soft_wrap=True, markup=False
+    )
