@@ -9,7 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "ci-templates" / "examples"
-CALLERS = {"project-sales": "project", "platform-base-image": "library", "platform-infra": "library"}
+CALLERS = {
+    "project-sales": "project",
+    "project-template/template": "project",
+    "platform-base-image": "library",
+    "platform-infra": "library",
+}
 
 
 @pytest.mark.parametrize("folder", CALLERS)

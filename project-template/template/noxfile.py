@@ -36,6 +36,7 @@ COMPILE += ["--no-annotate", "--custom-compile-command=nox -s lock", "--no-emit-
 
 # What describes an image; nothing of it gets into one. The wheels of this tree are on no list of vulnerabilities.
 SBOM_TOOLS = {"cyclonedx-py": "cyclonedx-bom==7.5.0", "pip-audit": "pip-audit==2.10.1"}
+COPIER = "copier==9.19.1"
 OURS = {"dml-platform", NAME}
 
 
@@ -221,3 +222,23 @@ def sbom(session: nox.Session) -> None:
     bad = [f"{found['name']} {found['version']}: {v['id']}" for found in checked for v in found.get("vulns", [])]
     if bad:
         session.warn("known vulnerabilities: " + "; ".join(bad))
+
+
+@nox.session(venv_backend="none")
+def image_check(session: nox.Session) -> None:
+    """Start the built image as the server does: it loads its definitions and is not root; `-- TAG`."""
+    session.run("dml", "ci", "image", session.posargs[0] if session.posargs else TAG, external=True)
+
+
+@nox.session(venv_backend="none")
+def vulnerabilities(session: nox.Session) -> None:
+    """Refuse what session sbom found, but for what .vulnerabilities.yaml accepts with a date and a reason."""
+    session.run("dml", "ci", "vulnerabilities", f"dist/{NAME}.audit.json", external=True)
+
+
+@nox.session(venv_backend="none")
+def template(session: nox.Session) -> None:
+    """Take over what the template changed since; own edits stay, conflicts are marked in the files; `-- VERSION`."""
+    version = [f"--vcs-ref={session.posargs[0]}"] if session.posargs else []
+    command = ["uv", "tool", "run", "--from", COPIER, "copier", "update", "--skip-answered", "--defaults"]
+    session.run(*command, "--conflict=inline", *version, external=True)

@@ -1,0 +1,98 @@
+"""Rendered projects in full: their own lint, their own tests and the commands that their README shows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Answers, make_answers, render
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytest.importorskip("dml_platform", reason="dml-platform is not installed: nox -s integration does")
+
+EVERYTHING = make_answers(["files", "connector", "connection"], True, True, "local")
+LITTLE = make_answers(["files"], False, False, "none")
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """Runs a program of this environment, with no setting of the surroundings."""
+
+    def run(folder: Path, *command: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("DML_")}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=kept | {"PATH": path, "DML_HOME": str(tmp_path / ".dml")},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def make_project(folder: Path, answers: Answers) -> Path:
+    render(folder, answers)
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=first"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("answers", [EVERYTHING, LITTLE], ids=["everything", "little"])
+def test_a_project_passes_all_its_own_checks(tmp_path: Path, call: Call, answers: Answers) -> None:
+    project = make_project(tmp_path / "project-marketing", answers)
+    # Lint, quick tests and integration: its pipeline runs in them. As one session after another in this environment.
+    done = call(
+        project,
+        sys.executable,
+        "-m",
+        "nox",
+        "-f",
+        "noxfile.py",
+        "--no-venv",
+        "-s",
+        "lint",
+        "secrets",
+        "tests",
+        "integration",
+    )
+    assert "skipped" not in done.stdout
+    assert " failed" not in done.stdout
+    # Nothing that it makes belongs into git.
+    assert call(project, "git", "status", "--porcelain").stdout == ""
+
+
+@pytest.mark.parametrize(
+    "sources", [["connector"], ["connection"], ["files", "connection"]], ids=lambda sources: "-".join(sources)
+)
+def test_a_project_of_any_source_is_read_by_dbt_and_by_dagster(tmp_path: Path, call: Call, sources: list[str]) -> None:
+    project = make_project(tmp_path / "project-marketing", make_answers(sources, True, False, "none"))
+    call(project, sys.executable, "-m", "pytest", "-q", "-m", "not integration")
+
+
+def test_the_commands_of_the_readme_work(tmp_path: Path, call: Call) -> None:
+    project = make_project(tmp_path / "project-marketing", make_answers(["files"], True, False, "local"))
+    assert "marketing.marts.fct_daily_orders" in call(project, "dml", "run").stdout
+    assert "2026-01-01" in call(project, "dml", "sql", "from marketing.marts.fct_daily_orders limit 5").stdout
+    lock = (project / "dvc.lock").read_text()
+    call(project, "dml", "dvc", "repro")
+    call(project, "dml", "dvc", "push")
+    assert "agree" in call(project, "dml", "dvc", "check").stdout
+    assert (project / "dvc.lock").read_text() == lock
+
+
+def test_a_failing_test_of_a_team_publishes_nothing(tmp_path: Path, call: Call) -> None:
+    project = make_project(tmp_path / "project-marketing", make_answers(["files"], True, False, "none"))
+    (project / "dbt/tests/assert_planted.sql").write_text("select * from {{ ref('fct_orders') }} limit 3\n")
+    done = call(project, "dml", "run", code=3)
+    assert "cannot publish project 'marketing': 1 blocking check failed: assert_planted" in done.stderr
