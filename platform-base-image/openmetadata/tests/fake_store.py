@@ -1,6 +1,6 @@
 """What the fake OpenMetadata keeps, with the rules of the real one for the calls that we make.
 
-The rules are those that its published source and its client show: what a bot may not overwrite by PUT, which names
+The rules are our understanding of the real one: what a bot may not overwrite by PUT (read in its source), which names
 have to exist, what a soft delete leaves. No real server was at hand to compare them with (docs/openmetadata.md).
 """
 
