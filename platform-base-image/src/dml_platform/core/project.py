@@ -131,9 +131,10 @@ def get_project(name: str | None = None, start: Path | None = None) -> Project:
 def workspace_root(start: Path | None = None) -> Path:
     """The folder that holds ``.dml``: nearest with one, else the git root, else ``start``."""
     here = (start or Path.cwd()).resolve()
+    nobodys = (Path.home(), Path(here.anchor))  # what a command left there would take in everything below
     for marker in (STATE_FOLDER, ".git"):
         for folder in (here, *here.parents):
-            if folder != Path.home() and (folder / marker).exists():
+            if folder not in nobodys and (folder / marker).exists():
                 return folder
     return here
 
