@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,6 @@ def new(
     """
     from dml_platform.template import find_template, render
 
-    started = time.monotonic()
     place = (folder or find_place()).expanduser().absolute()
     # A wrong name is refused by the template; until then it must not be a path.
     target = place / f"project-{re.sub(r'[^A-Za-z0-9_-]', '', name)}"
@@ -62,7 +60,7 @@ def new(
     render(template, target, known, ask=ask and sys.stdin.isatty(), settings=settings, progress=say)
     chosen: dict[str, Any] = yaml.safe_load((target / _ANSWERS).read_text(encoding="utf-8"))
     _commit(target, chosen)
-    console.print(f"[green]made[/] {escape(str(target))} [dim]in {time.monotonic() - started:.1f} s[/]", soft_wrap=True)
+    console.print(f"[green]made[/] {escape(str(target))}", soft_wrap=True, highlight=False)
     code = _run(target, console) if first_run else 0
     console.print(_next_steps(target, chosen, has_run=first_run and code == 0), markup=False, highlight=False)
     return code
