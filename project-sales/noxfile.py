@@ -73,7 +73,7 @@ def lint(session: nox.Session) -> None:
     session.run("yamllint", "--strict", ".")
     queries = changed_files(session, ":(glob)dbt/models/**/*.sql", ":(glob)dbt/tests/**/*.sql")
     if queries is None:
-        queries = ["dbt/models", "dbt/tests"]
+        queries = [folder for folder in ("dbt/models", "dbt/tests") if Path(folder).exists()]
     if queries:
         session.run("sqlfluff", "lint", "--disable-progress-bar", *queries)
 

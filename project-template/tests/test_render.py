@@ -101,7 +101,8 @@ def test_the_readme_fits_the_answers(rendered: Rendered, answers: Answers) -> No
     assert ("notebooks/" in readme) == answers["notebooks"]
     marts = {path.stem for path in (folder / "dbt/models").glob("marts/*.sql")}
     assert set(re.findall(r"^\| `((?:fct|dim)_\w+)`", readme, re.MULTILINE)) == marts
-    rows = re.findall(r"^\| `(files|demo|airbyte)`", readme, re.MULTILINE)
+    table = readme.partition("## What comes in")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert rows == list(yaml.safe_load((folder / "config/sources.yaml").read_text())["sources"])
 
 
