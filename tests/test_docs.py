@@ -1,6 +1,5 @@
-"""The papers tell what is there: commands, options, sessions, settings, pictures; the tutorial can be typed."""
+"""The papers tell what is there: commands, options, sessions, settings, pictures. `nox -s tutorial` types the tutorial."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -153,12 +152,3 @@ def test_what_may_differ_from_run_to_run_is_not_compared() -> None:
     run = "done in 3.1 s · run ff00aa11\ntable  rows\nsales.raw.x  1  42\n"
     assert tutorial.words(page) == tutorial.words(run)
     assert tutorial.words(page) != tutorial.words(run.replace("done", "failed"))
-
-
-@pytest.mark.integration
-@pytest.mark.timeout(3600)
-@pytest.mark.skipif(not os.environ.get("CI"), reason="installs and runs for minutes: `nox -s tutorial`; CI does it")
-def test_the_tutorial_can_be_typed_and_prints_what_it_says() -> None:
-    command = [sys.executable, ROOT / "tree" / "tutorial.py"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
