@@ -1,4 +1,4 @@
-"""The papers tell what is there: commands, options, sessions, settings, pictures. `nox -s tutorial` types the tutorial."""
+"""The papers tell what is there: commands, options, sessions, settings. The session `tutorial` types the tutorial."""
 
 import re
 import shlex
