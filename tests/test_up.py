@@ -81,8 +81,13 @@ def address(home: Path, environment: dict[str, str]) -> Iterator[str]:
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith(f"ready http://127.0.0.1:{port}"), line + process.stdout.read()
+    seen = []
+    for line in process.stdout:  # the launcher says so first, where it brings .venv up to date
+        seen.append(line)
+        if line.startswith(f"ready http://127.0.0.1:{port}"):
+            break
+    else:
+        pytest.fail("".join(seen))
     yield f"http://127.0.0.1:{port}"
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
