@@ -130,9 +130,7 @@ def new(
     answers: dict[str, Any] = {"owner": owner, "alerts": alerts, "sources": sources or None}
     answers |= {"connection_id": connection_id}
     answers |= {"sample_model": sample_model, "notebooks": notebooks, "dvc_remote": dvc_remote, "dvc_url": dvc_url}
-    raise typer.Exit(
-        projects.new(name, console, answers=answers, folder=folder, ask=not defaults, first_run=first_run)
-    )
+    raise typer.Exit(projects.new(name, console, answers=answers, folder=folder, ask=not defaults, first_run=first_run))
 
 
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
