@@ -103,6 +103,7 @@ def page() -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         shown = browser.new_page(viewport={"width": 1600, "height": 1000})
         shown.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
         yield shown
         browser.close()
 
