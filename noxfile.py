@@ -59,10 +59,17 @@ def tests(session: nox.Session, folder: str) -> None:
 
 
 @nox.session
-@nox.parametrize("folder", FOLDERS, ids=FOLDERS)
+@nox.parametrize("folder", PACKAGES, ids=PACKAGES)
 def integration(session: nox.Session, folder: str) -> None:
-    """Run the slow tests of each folder that has some."""
+    """Run the slow tests of each folder that is a package."""
     fan_out(session, folder, "integration", *session.posargs)
+
+
+@nox.session(name="integration-long")
+def integration_long(session: nox.Session) -> None:
+    """Render projects in full and run their own checks; run the workflows with act. Too long for each change."""
+    for folder in ("project-template", "ci-templates"):
+        fan_out(session, folder, "integration", *session.posargs)
 
 
 @nox.session
