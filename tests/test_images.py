@@ -46,7 +46,7 @@ def _sources(text: str, found: list[Instruction]) -> Iterator[str]:
         yield "an address; a mirror comes in as an argument or a secret"
     defaults = dict(arguments.split("=", 1) for name, arguments in found if name == "ARG" and "=" in arguments)
     for name, arguments in found:
-        if name == "FROM":
+        if name == "FROM" and arguments.split()[0] != "scratch":  # which is empty, and pulled from nowhere
             variable = re.match(r"\$\{(\w+)\}", arguments)
             if variable is None:
                 yield f"FROM {arguments}: is no argument, so a mirror cannot replace it"
