@@ -132,7 +132,7 @@ def test_wrong_user_is_refused(installation: Installation, call: object, why: st
 def test_proxy_accepts_the_file(installation: Installation, tmp_path: Path) -> None:
     caddy = shutil.which("caddy")
     if not caddy:
-        pytest.skip("no Caddy here")
+        pytest.skip("no Caddy on the path to read the file (Debian: apt install caddy)")
     proxy_users.add_user(installation, "ann@example.com", "viewer")
     root = Path(__file__).parents[1] / "config" / "caddy"
     shutil.copytree(root, tmp_path / "caddy")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("dagster")
+pytest.importorskip("dagster", reason="Dagster is in the server's environment only")
 
 import dagster._daemon.controller as controller
 from dagster._core.instance.config import ConcurrencyConfig

@@ -13,7 +13,7 @@ import docker.errors
 import pytest
 import requests
 
-pytest.importorskip("dagster_docker")
+pytest.importorskip("dagster_docker", reason="Dagster is in the server's environment only")
 
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher.base import WorkerStatus

@@ -14,7 +14,7 @@ from services.servers import Servers
 dagster = pytest.importorskip("dagster", reason="Dagster is in the server's environment only")
 pytest.importorskip("dagster_postgres", reason="Dagster is in the server's environment only")
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
