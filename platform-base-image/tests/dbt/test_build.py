@@ -199,3 +199,22 @@ def test_missing_manifest_where_nothing_can_be_written_is_said(project: Project)
     with pytest.raises(ConfigError, match=r"its manifest in .* is missing or older than its files") as caught:
         ensure_manifest(project)
     assert caught.value.fix == "Build the image again: parsing the dbt project belongs to its build."
+
+
+def test_errors_and_what_a_model_prints_are_shown_without_secrets(
+    project: Project, shop_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DBT_ENV_SECRET_TOKEN", "hunter2-4711")  # pragma: allowlist secret
+    marts = project.dbt_dir / "models" / "marts"
+    for name, word in (("fct_latest", "hunter2-4711"), ("fct_log", "nothing_secret")):
+        model = marts / f"{name}.sql"
+        model.write_text(f"{{{{ print('looking at {word}') }}}}\n{model.read_text()}\nand no_column = '{word}'")
+
+    build(project, shop_lake, run_id="r1")
+
+    shown = capsys.readouterr().out
+    assert "looking at nothing_secret" in shown
+    assert "looking at *****" in shown
+    assert "fct_log" in shown
+    assert "no_column" in shown
+    assert "hunter2" not in shown

@@ -9,6 +9,7 @@ import sys
 import uuid
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,7 +30,7 @@ from pyiceberg.table.update.snapshot import _FastAppendFiles
 
 from dml_platform.core.errors import ConfigError, SchemaMismatchError
 from dml_platform.core.naming import TableRef
-from dml_platform.lake import Lake, create_view
+from dml_platform.lake import Lake, create_view, engine
 
 
 def test_pinned_read_stays_while_main_moves(lake: Lake) -> None:
@@ -216,3 +217,11 @@ def test_plain_pyiceberg_and_plain_duckdb_read_our_tables(local_lake: Lake, tmp_
     assert [row["my name"] for row in found["pyiceberg"]] == ["A", "b"]
     assert [row[1] for row in found["iceberg_scan"]] == ["A", "b"]
     assert found["iceberg_scan"][1][2] == {"x": 2, "y": 3}
+
+
+def test_every_cursor_counts_in_utc_wherever_the_machine_is(local_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    with duckdb.connect() as connection:
+        engine.configure(connection, local_lake.settings)
+        for seen in (connection, connection.cursor(), connection.cursor().cursor()):
+            assert seen.execute("select current_setting('TimeZone')").fetchall() == [("UTC",)]

@@ -224,10 +224,12 @@ def _invoke(
 ) -> Any:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
+    from dbt_common.exceptions import env_secrets, scrub_secrets
 
     def on_event(event: Any) -> None:
-        if event.info.level == "error":
-            print(event.info.msg, flush=True)
+        # What dbt shows with --quiet, as it shows it.
+        if event.info.level == "error" or event.info.name == "PrintEvent":
+            print(scrub_secrets(event.info.msg, env_secrets()), flush=True)
         if on_node is not None and event.info.name == "NodeFinished":
             on_node(from_event(event))
 
