@@ -62,13 +62,15 @@ def run(
     own: Path,
     variables: dict[str, str] | None = None,
     secrets: dict[str, str] | None = None,
+    environment: dict[str, str] | None = None,
 ) -> Outcome:
     """Run one workflow of a repository.
 
     Args:
         act: the program.
         payload: what GitHub would say of the event.
-        folder: takes what the run leaves: `artifacts`, `caches`, what the stand-in for `gh` was asked.
+        folder: takes what the run leaves: `artifacts`, `caches`, what the stand-in for `gh` was asked. Programs in its
+            `programs` come before this machine's.
         own: this repository or a copy of it.
     """
     for name in ("artifacts", "caches"):
@@ -76,7 +78,9 @@ def run(
     event_file = folder / "event.json"
     event_file.write_text(json.dumps(payload))
     command = [str(act), event, "--workflows", f".github/workflows/{workflow}", "--eventpath", str(event_file)]
-    command += ["--platform", "ubuntu-24.04=-self-hosted", "--json", "--no-cache-server", "--action-offline-mode"]
+    for label in ("ubuntu-24.04", "self-hosted"):
+        command += ["--platform", f"{label}=-self-hosted"]
+    command += ["--json", "--no-cache-server", "--action-offline-mode"]
     command += ["--cache-server-path", str(folder / "none"), "--action-cache-path", str(folder / "actions")]
     for place in _local(repository, own):
         command += ["--local-repository", place]
@@ -87,7 +91,7 @@ def run(
     done = subprocess.run(
         command,
         cwd=repository,
-        env=_environment(folder),
+        env=_environment(folder) | (environment or {}),
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,

@@ -1,0 +1,259 @@
+"""The workflows that no pull request starts, run by act: deploy, release, template-update, nightly.
+
+The repositories are small ones of their own; where a workflow calls `dml infra`, a stand-in notes what it was asked and
+does what the test says, because a server is what platform-infra's tests are about.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import acting
+import pytest
+from acting import ROOT, Outcome
+from projects import git
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+DIGEST = "ghcr.io/acme/project@sha256:" + "1" * 64
+PIN = re.search(r"@[0-9a-f]{40} # v[\d.]+", (ROOT / "examples/project/nightly.yml").read_text())
+NOXFILE = """
+import nox
+from pathlib import Path
+
+
+@nox.session
+def template(session):
+    for name, text in {written}.items():
+        Path(name).write_text(text)
+
+
+def empty(name):
+    nox.session(lambda session: print("ran", name), name=name)
+
+
+for name in ("lint", "secrets", "tests", "integration", "build"):
+    empty(name)
+"""
+
+
+def commit(root: Path, files: dict[str, str]) -> Path:
+    """A repository whose first commit has these files."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text.lstrip("\n"))
+    git(root, "init", "--quiet", "--initial-branch=main")
+    git(root, "config", "user.name", "Test")
+    git(root, "config", "user.email", "test@example.com")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message=first")
+    git(root, "remote", "add", "origin", f"https://github.com/{acting.REPOSITORY}")
+    return root
+
+
+def caller(workflow: str, rights: str = "{}", **inputs: str) -> str:
+    """A workflow of a repository that calls one of ours, as the examples do."""
+    assert PIN
+    given = "".join(f"\n      {name.replace('_', '-')}: {json.dumps(value)}" for name, value in inputs.items())
+    return f"""
+name: called
+on: {{push: {{}}, workflow_dispatch: {{}}}}
+permissions: {{}}
+jobs:
+  called:
+    permissions: {rights}
+    uses: {acting.OWN}/.github/workflows/{workflow}.yml{PIN[0]}
+    with:{given or " {}"}
+"""
+
+
+class Runner:
+    """Runs the one workflow of a repository, and keeps what it leaves in a folder."""
+
+    def __init__(self, act: Path, own: Path, folder: Path) -> None:
+        self.act, self.own, self.folder = act, own, folder / "left"
+        (self.folder / "programs").mkdir(parents=True)
+
+    def add_program(self, name: str, script: str) -> None:
+        path = self.folder / "programs" / name
+        path.write_text(f"#!/usr/bin/env bash\nset -eu\n{script}\n")
+        path.chmod(0o755)
+
+    def run(self, root: Path, event: str = "workflow_dispatch", ref: str = "refs/heads/main") -> Outcome:
+        payload: dict[str, Any] = {"ref": ref, "repository": {"full_name": acting.REPOSITORY, "default_branch": "main"}}
+        # What is pushed to the hosting goes to a repository beside.
+        elsewhere = {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.{self.folder}/hosting/.insteadOf",
+            "GIT_CONFIG_VALUE_0": "https://github.com/",
+        }
+        return acting.run(
+            self.act,
+            root,
+            event,
+            payload,
+            workflow="called.yml",
+            folder=self.folder,
+            own=self.own,
+            environment=elsewhere,
+        )
+
+    @property
+    def hosting(self) -> Path:
+        """The repository's other end, made on first use."""
+        path = self.folder / "hosting" / acting.REPOSITORY
+        if not path.exists():
+            path.mkdir(parents=True)
+            git(path, "init", "--quiet", "--bare", "--initial-branch=main")
+        return path
+
+    def asked(self, name: str) -> str:
+        path = self.folder / f"{name}.txt"
+        return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture
+def runner(act: Path, own: Path, tmp_path: Path) -> Runner:
+    return Runner(act, own, tmp_path)
+
+
+def installation(runner: Runner, tmp_path: Path, *, deploys: bool = True) -> Path:
+    """The server's clone of platform-infra, and a `dml` that deploys, or cannot."""
+    entry = "locations:\n  - {name: sales, image: old}\n"
+    root = commit(tmp_path / "infra", {"registry/code-locations.yaml": entry})
+    git(root, "remote", "set-url", "origin", str(runner.hosting))
+    git(root, "push", "--quiet", "--set-upstream", "origin", "main")
+    change = 'sed -i "s|image: old|image: $5|" "$DML_INFRA__ROOT/registry/code-locations.yaml"'
+    refuse = 'echo "cannot deploy sales: the new code server ended: planted" >&2; exit 1'
+    runner.add_program(
+        "dml",
+        f"""printf '%s|' "$@" >>'{runner.folder}/dml.txt'; echo >>'{runner.folder}/dml.txt'
+case $2 in
+    deploy) {change if deploys else refuse} ;;
+    deploys) echo "2026-11-01 12:00 sales old -> new 31 s" ;;
+    status) echo "sales live" ;;
+esac""",
+    )
+    return root
+
+
+@pytest.mark.parametrize("image", ["ghcr.io/acme/project:latest", "$(touch planted)@sha256:" + "1" * 64])
+def test_what_is_no_digest_is_not_deployed(runner: Runner, tmp_path: Path, image: str) -> None:
+    infra = installation(runner, tmp_path)
+    text = caller("deploy", project="sales", image=image, installation=str(infra))
+    root = commit(tmp_path / "project", {".github/workflows/called.yml": text})
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == {"deploy"}, outcome.text
+    assert "is no image by digest: give what image.yml put out" in outcome.said("deploy")
+    assert "infra|deploy|" not in runner.asked("dml")
+
+
+def test_a_deploy_is_kept_in_git(runner: Runner, tmp_path: Path) -> None:
+    infra = installation(runner, tmp_path)
+    text = caller("deploy", project="sales", image=DIGEST, installation=str(infra))
+    root = commit(tmp_path / "project", {".github/workflows/called.yml": text})
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == set(), outcome.text
+    assert f"infra|deploy|sales|--image|{DIGEST}|--who|" in runner.asked("dml")
+    assert f"({acting.REPOSITORY})|" in runner.asked("dml")
+    assert f"image: {DIGEST}" in git(runner.hosting, "show", "main:registry/code-locations.yaml")
+    assert git(runner.hosting, "log", "-1", "--format=%s", "main") == f"deploy(sales): {DIGEST.partition('@')[2]}"
+
+
+def test_a_deploy_that_went_back_fails_and_changes_nothing(runner: Runner, tmp_path: Path) -> None:
+    infra = installation(runner, tmp_path, deploys=False)
+    text = caller("deploy", project="sales", image=DIGEST, installation=str(infra))
+    root = commit(tmp_path / "project", {".github/workflows/called.yml": text})
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == {"deploy"}, outcome.text
+    assert "the new code server ended: planted" in outcome.said("deploy")
+    assert git(runner.hosting, "log", "--format=%s", "main") == "first"
+    assert "infra|deploys|sales|--lines|3|" in runner.asked("dml")
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [("v1.2.0", ""), ("v1.3.0", "cannot release 'v1.3.0': pyproject.toml has version '1.2.0'")],
+)
+def test_a_release_needs_tag_and_version_to_agree(runner: Runner, tmp_path: Path, tag: str, said: str) -> None:
+    rights = "{contents: write, id-token: write, attestations: write}"
+    files = {
+        ".github/workflows/called.yml": caller("release", rights),
+        "pyproject.toml": '[project]\nname = "thing"\nversion = "1.2.0"\n',
+        "CHANGELOG.md": "# Changes\n\n## Unreleased\n\n## 1.2.0 (2026-11-01)\n\n- It is faster.\n",
+    }
+    root = commit(tmp_path / "library", files)
+    git(root, "tag", tag)
+
+    outcome = runner.run(root, "push", f"refs/tags/{tag}")
+
+    if said:
+        assert outcome.failed == {"build"}, outcome.text
+        assert said in outcome.said("build")
+        assert runner.asked("gh") == ""
+    else:
+        assert outcome.failed == set(), outcome.text
+        assert f"release create {tag} " in runner.asked("gh")
+        assert "- It is faster." in runner.asked("gh")
+
+
+@pytest.mark.parametrize(
+    ("written", "opened"),
+    [
+        ({}, None),
+        ({"README.md": "better\n"}, "--title Update from the template"),
+        ({"README.md": "<<<<<<< yours\nmine\n=======\nbetter\n>>>>>>> template\n"}, "--draft"),
+    ],
+    ids=["nothing new", "an improvement", "a conflict"],
+)
+def test_what_the_template_changed_becomes_a_pull_request(
+    runner: Runner, tmp_path: Path, written: dict[str, str], opened: str | None
+) -> None:
+    files = {
+        ".github/workflows/called.yml": caller("template-update", "{contents: write, pull-requests: write}"),
+        ".gitignore": "dist/\n.venv\n.nox/\n__pycache__/\n",
+        "README.md": "mine\n",
+        "noxfile.py": NOXFILE.format(written=written).replace("@nox.session\n", '@nox.session(venv_backend="none")\n'),
+    }
+    root = commit(tmp_path / "project", files)
+    git(root, "push", "--quiet", str(runner.hosting), "main")
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == set(), outcome.text
+    if opened is None:
+        assert runner.asked("gh") == ""
+        return
+    assert "pr create --repo acme/project --head template-update" in runner.asked("gh")
+    assert opened in runner.asked("gh")
+    assert git(runner.hosting, "show", "template-update:README.md") == written["README.md"].strip()
+    if opened == "--draft":
+        assert "You and the template changed the same lines" in runner.asked("gh")
+        assert "- README.md" in runner.asked("gh")
+
+
+def test_each_night_everything_runs_and_a_registry_that_is_not_in_git_is_told(runner: Runner, tmp_path: Path) -> None:
+    infra = installation(runner, tmp_path)
+    (infra / "registry/code-locations.yaml").write_text("locations: []\n")
+    text = caller("nightly", "{contents: read}", python_versions='["3.11"]', installation=str(infra))
+    text = text.rstrip() + "\n      server: true\n"
+    noxfile = NOXFILE.format(written={}).replace("name=name", 'name=name, venv_backend="none"')
+    root = commit(tmp_path / "project", {".github/workflows/called.yml": text, "noxfile.py": noxfile})
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == {"server"}, outcome.text
+    for session in ("lint", "secrets", "tests", "integration", "build"):
+        assert f"ran {session}" in outcome.said("full")
+    assert "-locations:" in outcome.said("server")
+    for asked in ("infra|preflight|", "infra|status|", "infra|verify-backup|--full|"):
+        assert asked in runner.asked("dml")
