@@ -47,14 +47,20 @@ def act() -> Path:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project's repository with its published state and its files pushed, as it is before a pull request."""
+def project_folder() -> Path:
+    """The project that the workflows are tried on."""
     source = os.environ.get("TEST_PROJECT")
     if not source:
         pytest.skip("no project to run the workflows on: set TEST_PROJECT to the folder of one")
     if not (Path(sys.executable).parent / "dml").exists():
         pytest.skip("dml-platform is not in this environment: install it beside requirements/dev.txt")
-    return prepare(Path(source), tmp_path_factory.mktemp("project"))
+    return Path(source)
+
+
+@pytest.fixture(scope="session")
+def project(project_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project's repository with its published state and its files pushed, as it is before a pull request."""
+    return prepare(project_folder, tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,35 @@ def git(root: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def prepare(source: Path, folder: Path, *, with_files: bool = True) -> Project:
-    """Copy a project into a repository of its own, run it once, and push the files that DVC tracks."""
+def prepare(
+    source: Path,
+    folder: Path,
+    *,
+    with_files: bool = True,
+    plant: Callable[[Path], None] | None = None,
+    commands: Sequence[Sequence[str]] = (("ci", "prepare"),),
+    variables: Mapping[str, str] | None = None,
+) -> Project:
+    """Copy a project into a repository of its own, run it once, and push the files that DVC tracks.
+
+    Args:
+        plant: what the repository has besides.
+        commands: of dml, which make its published state.
+        variables: what they find in their environment.
+    """
     root, state, remote = folder / source.name, folder / "state", folder / "remote"
     shutil.copytree(source, root, ignore=shutil.ignore_patterns(*_MADE, "tmp", "cache"))
     remote.mkdir()
+    if plant:
+        plant(root)
     git(root, "init", "--quiet", "--initial-branch=main")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message=first")
     git(root, "remote", "add", "origin", f"https://github.com/{acting.REPOSITORY}")
     git(root, "update-ref", "refs/remotes/origin/main", "HEAD")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DML_")}
-    environment |= {"DML_HOME": str(state), "DML_DVC__REMOTE_URL": str(remote)}
-    commands = [["ci", "prepare"], *([["dvc", "repro"], ["dvc", "push"]] if with_files else [])]
-    for command in commands:
+    environment |= {"DML_HOME": str(state), "DML_DVC__REMOTE_URL": str(remote), **(variables or {})}
+    for command in [*commands, *([["dvc", "repro"], ["dvc", "push"]] if with_files else [])]:
         done = subprocess.run(
             [sys.executable, "-m", "dml_platform.cli", *command],
             cwd=root,
@@ -107,6 +122,24 @@ def break_the_contract(root: Path) -> None:
             path.write_text(changed)
             return
     raise AssertionError(f"no YAML describes {mart}")
+
+
+def watch_a_table(root: Path) -> None:
+    """A mart of a thousand rows, whose number Elementary watches."""
+    marts = root / "dbt/models/marts"
+    (marts / "fct_watched.sql").write_text("select range as number from range(1000)\n")
+    (marts / "_watched.yml").write_text(
+        "version: 2\nmodels:\n  - name: fct_watched\n    description: One row per number.\n"
+        "    columns: [{name: number, data_type: bigint, description: Counts from zero.}]\n"
+        "    data_tests:\n      - elementary.volume_anomalies:\n"
+        "          arguments: {anomaly_direction: drop, anomaly_sensitivity: 2}\n"
+        "          config:\n            severity: warn\n"
+        "            enabled: \"{{ env_var('DBT_HAS_ELEMENTARY', 'false') == 'true' }}\"\n"
+    )
+
+
+def lose_rows(root: Path) -> None:
+    (root / "dbt/models/marts/fct_watched.sql").write_text("select range as number from range(10)\n")
 
 
 def add_a_secret(root: Path) -> None:

@@ -80,6 +80,49 @@ def test_a_broken_contract_is_stopped_before_anything_is_published(run: Run) -> 
     assert "contract" in outcome.said("change")
 
 
+def test_an_anomaly_that_elementary_finds_stops_a_pull_request(
+    act: Path, own: Path, project_folder: Path, tmp_path: Path
+) -> None:
+    mirror = os.environ.get("TEST_DBT_PACKAGES_MIRROR")
+    if not mirror:
+        pytest.skip("no mirror of dbt packages: set TEST_DBT_PACKAGES_MIRROR")
+    mart = f"{project_folder.name.removeprefix('project-')}/marts/fct_watched"
+    # Seven builds: before, nothing can be so far from the others.
+    builds = [["elementary", "install"], ["run"], *[["run", "--select", mart]] * 6]
+    watched = projects.prepare(
+        project_folder,
+        tmp_path / "base",
+        with_files=False,
+        plant=projects.watch_a_table,
+        commands=builds,
+        variables={"DML_DBT_PACKAGES_MIRROR": mirror},
+    )
+    variables = {"DML_DBT_PACKAGES_MIRROR": mirror}
+    outcomes = []
+    for name, change in (("good", projects.touch_mart), ("bad", projects.lose_rows)):
+        folder = tmp_path / name
+        repository, event = projects.pull_request(watched, folder, change)
+        shutil.copytree(watched.state, folder / "left/caches" / f"dml-Linux-{watched.base}" / ".dml")
+        outcomes.append(
+            acting.run(
+                act,
+                repository,
+                "pull_request",
+                event,
+                workflow="ci.yml",
+                folder=folder / "left",
+                own=own,
+                variables=variables,
+            )
+        )
+    good, bad = outcomes
+
+    assert "change" not in good.failed, good.text
+    assert bad.failed == {"change", "result"}, bad.text
+    assert "volume_anomalies" in bad.said("change")
+    assert "elementary_volume_anomalies_fct_watched" in (tmp_path / "bad/left/gh.txt").read_text()
+
+
 def test_an_image_that_does_not_load_is_stopped(act: Path, project: Project, own: Path, tmp_path: Path) -> None:
     base = os.environ.get("TEST_BASE_IMAGE")
     if not base or subprocess.run(["docker", "image", "inspect", base], capture_output=True, check=False).returncode:
