@@ -20,6 +20,7 @@ from dml_platform.after_run import finish_run
 from dml_platform.catalog import build_document, profiles, read_document, write_document
 from dml_platform.catalog.refresh import refresh
 from dml_platform.core.document import Document, Table
+from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, read_records, write_record
 from dml_platform.core.settings import Settings
@@ -240,6 +241,17 @@ def test_late_source_is_said(shop: Project, shop_lake: Lake) -> None:
     orders = table(document, "shop.raw.web__orders")
     assert (orders.max_age_hours, (orders.fresh_as_of or "")[:10]) == (48.0, old[:10])
     assert results(document, "freshness_web__orders")[0][0] == "warn"
+
+
+def test_what_elementary_keeps_in_the_lake_is_no_part_of_it(shop: Project, shop_lake: Lake) -> None:
+    step = shop_lake.step("r1", "history")
+    step.write_query(TableRef("shop", "elementary", "metadata"), shop_lake.connect(), "select '0.25.1' as version")
+    step.publish()
+
+    found = build_document(shop, shop_lake)
+
+    assert "shop.raw.web__orders" in {each.name for each in found.tables}
+    assert [each.name for each in found.tables if ".elementary." in each.name] == []
 
 
 def test_snapshot_is_profiled_once_and_sql_is_traced_once(

@@ -38,7 +38,9 @@ def checked(project: Project, lake: Lake) -> CheckedChange:
     return found
 
 
-def test_what_differs_and_what_is_downstream_is_found(project: Project, published: Lake) -> None:
+def test_what_differs_and_what_is_downstream_is_found(
+    project: Project, published: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
     edit(project, "staging/stg_orders.sql", "select *", "select * exclude (country_code), 'de' as country_code")
     with open_baseline(project, "main") as baseline:
         found = find_modified(project, baseline)
@@ -46,6 +48,7 @@ def test_what_differs_and_what_is_downstream_is_found(project: Project, publishe
     below = {f"model.shop.{name}" for name in ("stg_orders", "fct_orders", "fct_latest", "fct_log")}
     assert {key for key in found.all if key.startswith("model.")} == below
     assert any(key.startswith("test.") for key in found.all)
+    assert "unique_id" not in capsys.readouterr().out, "dbt's list is shown to people"
 
 
 def test_a_change_is_told_in_rows_and_columns(project: Project, published: Lake) -> None:

@@ -11,7 +11,7 @@ import dagster as dg
 
 from dml_platform import __version__
 from dml_platform.catalog.columns import add_lineage
-from dml_platform.catalog.draft import Draft, parse_owner
+from dml_platform.catalog.draft import KINDS, Draft, parse_owner
 from dml_platform.catalog.manifest import has_package, read_manifest
 from dml_platform.catalog.orchestration import load_definitions, read_definitions
 from dml_platform.catalog.profiles import Profiler
@@ -61,7 +61,9 @@ def build_document(
         manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
         compiled = _compiled(draft, project, lake) if compiled is None else compiled
         loaded_at = read_manifest(draft, manifest, compiled)
-    tables = {pinned.ref.dotted: pinned for pinned in lake.pin_all(lake.tables(project.name))}
+    # What Elementary remembers lies in the lake too, and is no part of what a project publishes.
+    published = [ref for ref in lake.tables(project.name) if ref.layer in KINDS]
+    tables = {pinned.ref.dotted: pinned for pinned in lake.pin_all(published)}
     add_published(draft, tables)
     read_sources(draft, project)
     profiler = Profiler(lake, storage)

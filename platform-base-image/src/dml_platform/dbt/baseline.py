@@ -95,7 +95,7 @@ def _list(project: Project, parsed: Path, selector: str, state: Path, tests: str
     if manifest is None:
         arguments += ["--partial-parse-file-path", str(parsed)]
     with tempfile.TemporaryDirectory(prefix="ls-") as target:
-        outcome = _invoke(arguments, project, target=Path(target), manifest=manifest)
+        outcome = _invoke(arguments, project, target=Path(target), manifest=manifest, shows=False)
     if not outcome.success:
         raise ConfigError(
             f"cannot compare the dbt project in {project.dbt_dir} with what it was",

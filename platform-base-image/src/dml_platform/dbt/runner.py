@@ -221,14 +221,16 @@ def _invoke(
     target: Path,
     on_node: Callable[[NodeResult], None] | None = None,
     manifest: Any = None,
+    shows: bool = True,
 ) -> Any:
+    """Run a command of dbt; ``shows``: what it prints is for people, as it is not where a list is the result."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
     from dbt_common.exceptions import env_secrets, scrub_secrets
 
     def on_event(event: Any) -> None:
         # What dbt shows with --quiet, as it shows it.
-        if event.info.level == "error" or event.info.name == "PrintEvent":
+        if event.info.level == "error" or (shows and event.info.name == "PrintEvent"):
             print(scrub_secrets(event.info.msg, env_secrets()), flush=True)
         if on_node is not None and event.info.name == "NodeFinished":
             on_node(from_event(event))
