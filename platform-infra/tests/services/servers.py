@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+import urllib3
 from minio import Minio
 
 from dml_infra import database, objectstore, psql, secrets
@@ -81,7 +82,17 @@ class Servers:
             connection.close()
 
     def client(self, key: secrets.S3Key) -> Minio:
-        return Minio(f"127.0.0.1:{self.s3_port}", access_key=key.access_key, secret_key=key.secret_key, secure=False)
+        """Asks again soon: the default waits five minutes for an answer that a restart has swallowed."""
+        patient = urllib3.PoolManager(
+            timeout=10, retries=urllib3.Retry(total=8, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
+        )
+        return Minio(
+            f"127.0.0.1:{self.s3_port}",
+            access_key=key.access_key,
+            secret_key=key.secret_key,
+            secure=False,
+            http_client=patient,
+        )
 
     def key(self, project: str) -> secrets.S3Key:
         return secrets.read_s3_key(self.installation, f"projects/{project}/aws_credentials")
