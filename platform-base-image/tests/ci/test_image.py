@@ -47,6 +47,13 @@ def test_what_nobody_checked_is_no_pass(tmp_path: Path) -> None:
         check_vulnerabilities(tmp_path / "none.json", tmp_path / "none.yaml", today=TODAY)
 
 
+def test_a_report_in_which_every_package_was_skipped_is_no_pass(tmp_path: Path) -> None:
+    report = tmp_path / "audit.json"
+    report.write_text(json.dumps({"dependencies": [{"name": "left", "skip_reason": "the service is silent"}]}))
+    with pytest.raises(ChecksFailedError, match="none of 1 packages was checked: the service is silent"):
+        check_vulnerabilities(report, tmp_path / "none.yaml", today=TODAY)
+
+
 def test_a_list_without_a_day_is_refused(report: Path, tmp_path: Path) -> None:
     accepted = tmp_path / "accepted.yaml"
     accepted.write_text("accept: [{id: X-1, why: because}]\n")

@@ -123,6 +123,13 @@ def check_vulnerabilities(report: Path, accepted: Path, *, today: datetime.date)
             f"Lock newer versions (nox -s lock -- --upgrade), or accept each in {accepted} with until and why.",
         )
     unknown = sum("skip_reason" in package for package in packages)
+    # pip-audit calls it success when its service answers for nothing.
+    if packages and unknown == len(packages):
+        raise ChecksFailedError(
+            what,
+            f"none of {unknown} packages was checked: {packages[0]['skip_reason']}",
+            "Run 'nox -s sbom' where the service is reached.",
+        )
     return f"{len(packages) - unknown} of {len(packages)} packages checked, {len(waived)} vulnerabilities accepted"
 
 
