@@ -87,6 +87,7 @@ def stack(session: nox.Session) -> None:
     for variable, (folder, tag, argument, source) in images.items():
         fan_out(session, folder, "image", tag, f"--build-arg={argument}={source}")
         os.environ[variable] = tag
+    session.run("python", "-m", "pytest", str(ROOT / "tests" / "test_images.py"))
     fan_out(session, "platform-infra", "stack", *session.posargs)
 
 

@@ -351,7 +351,9 @@ def test_build_fails_in_words(
     folder = tmp_path / "project-sales"
     left_out = shutil.ignore_patterns(".*", "target", "logs", "__pycache__")
     shutil.copytree(SALES.parent.parent, folder, ignore=left_out)
-    shutil.copy(SALES.parent.parent / ".dockerignore", folder)
+    (folder / ".dvc").mkdir()
+    for name in (".dockerignore", ".dvc/config"):
+        shutil.copy(SALES.parent.parent / name, folder / name)
     path = folder / file
     path.write_text(re.sub(old, new, path.read_text(encoding="utf-8"), count=1), encoding="utf-8")
     tag = f"project-sales:broken-{uuid.uuid4().hex[:8]}"
