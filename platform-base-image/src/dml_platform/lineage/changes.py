@@ -53,9 +53,11 @@ def _columns(table: str, before: Lineage, after: Lineage) -> list[Change]:
     for key in old.keys() & new.keys():
         if was.get(key) != now.get(key):
             found.append(Change(table, new[key], "changed", _difference(was.get(key), now.get(key))))
-        elif before.columns[table][old[key]] != after.columns[table][new[key]]:
-            kinds = f"{before.columns[table][old[key]]}, now {after.columns[table][new[key]]}"
-            found.append(Change(table, new[key], "changed", f"its type was {kinds}"))
+            continue
+        kinds = before.columns[table][old[key]], after.columns[table][new[key]]
+        # A type that could not be derived, on either side, is no change that anybody could know of.
+        if None not in kinds and kinds[0] != kinds[1]:
+            found.append(Change(table, new[key], "changed", f"its type was {kinds[0]}, now {kinds[1]}"))
     if was.get(ALL) != now.get(ALL):
         found.append(Change(table, None, "changed", "other columns decide which rows there are"))
     return sorted(found, key=lambda c: (c.column or "", c.what))
@@ -74,7 +76,10 @@ def _key(edge: ColumnEdge) -> tuple[str, str | None, str]:
 
 
 def _difference(was: set[tuple[str, str | None, str]] | None, now: set[tuple[str, str | None, str]] | None) -> str:
-    def names(edges: set[tuple[str, str | None, str]]) -> str:
-        return ", ".join(sorted(f"{t}.{c}" if c else t for t, c, _ in edges)) or "nothing"
+    def told(edges: set[tuple[str, str | None, str]], *, with_way: bool) -> str:
+        ways = {(f"{t}.{c}" if c else t) + (f" ({via})" if with_way else "") for t, c, via in edges}
+        return ", ".join(sorted(ways)) or "nothing"
 
-    return f"was made of {names(was or set())}, now of {names(now or set())}"
+    was, now = was or set(), now or set()
+    is_same_columns = {edge[:2] for edge in was} == {edge[:2] for edge in now}
+    return f"was made of {told(was, with_way=is_same_columns)}, now of {told(now, with_way=is_same_columns)}"
