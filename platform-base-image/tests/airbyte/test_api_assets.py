@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +135,73 @@ def test_assets_run_through_airbyte_on_the_server_and_as_a_program_on_a_laptop(
     result = land(root)
     assert metadata_of(result)["shop__users"]["ran_as"] == "connector program"
     assert len(airbyte.jobs) == 2, "a laptop asks no Airbyte"
+
+
+WORKSPACE = """
+from pathlib import Path
+import dagster as dg
+from dml_platform.core.project import get_project
+from dml_platform.lake.resource import LakeResource
+from dml_platform.sources import build_source_assets, load_sources
+
+root = Path(__file__).parent
+project = get_project(start=root)
+defs = dg.Definitions(
+    build_source_assets(project, load_sources(project)),
+    jobs=[dg.define_asset_job("land", executor_def=dg.in_process_executor)],
+    resources={"lake": LakeResource(project_root=str(root))},
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [(signal.SIGTERM, dg.DagsterRunStatus.CANCELED), (signal.SIGINT, dg.DagsterRunStatus.FAILURE)]
+)
+def test_a_run_that_is_ended_shows_its_progress_cancels_the_job_and_begins_no_other(
+    server: Path,
+    airbyte: FakeAirbyte,
+    landing: Landing,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: int,
+    status: object,
+) -> None:
+    """A person terminates a run: Dagster notes it, its container gets SIGTERM. Or something else ends the process."""
+    command = [sys.executable, str(FAKE)]
+    entry = connect(airbyte, landing, tmp_path / "w", {"users": "incremental"}, command, config={"streams": {}})
+    root = make_project(tmp_path / "project", {**entry, "connector": {"command": command}})
+    (root / "workspace.py").write_text(WORKSPACE)
+    (tmp_path / "dagster").mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    airbyte.script = ["running"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "dagster", "job", "execute", "-f", str(root / "workspace.py"), "-j", "land"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        # Not at once after the start of the job: the run has to be in its wait for the end of it.
+        while airbyte.count("get", "/jobs/") < 3:
+            assert run.poll() is None, "the run ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        if status == dg.DagsterRunStatus.CANCELED:
+            with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+                instance.report_run_canceling(instance.get_runs()[0])
+        run.send_signal(end)
+        run.wait(timeout=60)
+    finally:
+        run.kill()
+        run.wait()
+    assert [job.status for job in airbyte.jobs] == ["cancelled"]
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+        (found,) = instance.get_runs()
+        said = [entry.message for entry in instance.all_logs(found.run_id)]
+    assert found.status == status
+    assert "Airbyte job 100 began" in said
+    assert any(text.startswith("Airbyte job 100 is running") for text in said)
+    assert "the run was cancelled; Airbyte job 100 is cancelled" in said
 
 
 def test_without_a_connection_the_server_runs_the_program(server: Path, airbyte: FakeAirbyte, tmp_path: Path) -> None:

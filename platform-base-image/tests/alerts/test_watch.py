@@ -199,6 +199,20 @@ def test_runs_of_a_terminal_are_not_told(project: Project, hook: Webhook) -> Non
     assert hook.got == []
 
 
+def test_a_run_that_a_person_cancelled_is_no_fault_and_ends_none(project: Project, hook: Webhook) -> None:
+    watcher = Watcher(project)
+    watcher.tick()
+    Faults.land = "no"
+    watcher.run()
+    watcher.tick()
+    assert len(hook.got) == 1
+    run = watcher.instance.create_run_for_job(definitions.resolve_job_def("daily"))
+    watcher.instance.report_run_canceled(run)
+    assert watcher.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED  # type: ignore[union-attr]
+    watcher.tick()
+    assert len(hook.got) == 1, "neither told as a failure nor taken for the end of one"
+
+
 def test_a_dead_channel_does_not_fail_the_tick_and_the_message_waits(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ import dagster as dg
 from dml_platform.core.errors import TooManyRejectsError
 from dml_platform.core.project import state_home
 from dml_platform.definitions import build_definitions
+from dml_platform.lake.reporting import RETRY_POLICY, failures
 
 @dg.asset(key=["shop", "marts", "fine"])
 def fine(context: dg.AssetExecutionContext) -> None:
@@ -47,10 +48,11 @@ def fine(context: dg.AssetExecutionContext) -> None:
 def picky() -> None:
     raise TooManyRejectsError("cannot land 'x'", "3 of 4 rows: rejected", "Mend [the] file.")
 
-@dg.asset(key=["shop", "marts", "slow"])
+@dg.asset(key=["shop", "marts", "slow"], retry_policy=RETRY_POLICY)
 def slow() -> None:
-    Path("started").touch()
-    time.sleep(60)
+    with failures():
+        Path("started").touch()
+        time.sleep(60)
 
 @dg.asset(key=["shop", "marts", "greedy"])
 def greedy() -> None:

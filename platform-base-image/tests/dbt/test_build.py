@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import duckdb
 import pytest
@@ -36,6 +38,17 @@ def test_build_publishes_every_mart_and_keeps_a_record(project: Project, shop_la
     assert record.inputs["shop.raw.web__orders"] == shop_lake.pin("shop.raw.web__orders").snapshot_id
     assert record.rows["shop.marts.fct_orders"] == 3
     assert not result.database.exists()
+
+
+def test_a_build_that_is_told_to_end_ends_and_publishes_nothing(
+    project: Project, shop_lake: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(project, shop_lake, run_id="r1", on_node=lambda _: os.kill(os.getpid(), signal.SIGINT))
+
+    assert {ref.layer for ref in shop_lake.tables() if shop_lake.published(ref)} == {"raw"}
+    assert "Traceback" not in capsys.readouterr().out
+    assert build(project, shop_lake, run_id="r2").error is None
 
 
 def test_staging_and_seeds_live_only_inside_the_run(project: Project, shop_lake: Lake) -> None:

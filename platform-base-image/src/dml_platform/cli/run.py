@@ -25,7 +25,7 @@ from dml_platform.core.errors import ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project, get_project
 from dml_platform.core.runrecord import read_records
 from dml_platform.core.settings import Settings, load_settings
-from dml_platform.lake.reporting import short_run_id
+from dml_platform.lake.reporting import RunEndedError, short_run_id
 
 _JOB = "dml_run"
 
@@ -210,7 +210,8 @@ def _progress(instance: dg.DagsterInstance, console: Console) -> Iterator[list[s
 def _is_interruption(data: Any) -> bool:
     """Dagster makes Ctrl-C in a step an error of the step."""
     found = (data.error, data.error.cause) if data.error else ()
-    return any(error and error.cls_name == dg.DagsterExecutionInterruptedError.__name__ for error in found)
+    names = {dg.DagsterExecutionInterruptedError.__name__, RunEndedError.__name__}
+    return any(error and error.cls_name in names for error in found)
 
 
 def _failure_of(result: dg.ExecuteInProcessResult, failed_steps: list[str], run_id: str) -> PlatformError:

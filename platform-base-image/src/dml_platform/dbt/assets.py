@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
+from dagster._utils.interrupts import raise_interrupts_as
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 
 from dml_platform.core.naming import TableRef
@@ -99,15 +100,17 @@ def _build(
         return
     # Taken before the build: what lands meanwhile makes the next run build again.
     details = {} if selection else {"fingerprint": fingerprint(project, lake)}
-    result = build(
-        project,
-        lake,
-        run_id=run_id,
-        select=selection,
-        full_refresh=config.full_refresh,
-        on_node=on_node,
-        details=details,
-    )
+    # Told to end by Ctrl-C dbt cancels its queries and waits for its threads; it does not know Dagster's own signal.
+    with raise_interrupts_as(KeyboardInterrupt):
+        result = build(
+            project,
+            lake,
+            run_id=run_id,
+            select=selection,
+            full_refresh=config.full_refresh,
+            on_node=on_node,
+            details=details,
+        )
     yield from _checks(context, result)
     if result.error is not None:
         for node in result.failed:

@@ -229,8 +229,10 @@ def _invoke(
     from dbt_common.exceptions import env_secrets, scrub_secrets
 
     def on_event(event: Any) -> None:
-        # What dbt shows with --quiet, as it shows it.
-        if event.info.level == "error" or (shows and event.info.name == "PrintEvent"):
+        # What dbt shows with --quiet, as it shows it; the trace of what ends it is the caller's, who raises that.
+        if (event.info.level == "error" and event.info.name != "MainStackTrace") or (
+            shows and event.info.name == "PrintEvent"
+        ):
             print(scrub_secrets(event.info.msg, env_secrets()), flush=True)
         if on_node is not None and event.info.name == "NodeFinished":
             on_node(from_event(event))
@@ -248,7 +250,10 @@ def _invoke(
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)
     try:
-        return dbtRunner(manifest, callbacks=[on_event]).invoke([*arguments, *common])
+        outcome = dbtRunner(manifest, callbacks=[on_event]).invoke([*arguments, *common])
+        if isinstance(outcome.exception, KeyboardInterrupt):  # dbt makes an ordinary failure of it
+            raise outcome.exception
+        return outcome
     finally:
         gc.set_threshold(*thresholds)
         # dbt-duckdb keeps the connection for the process; the next invocation must not inherit it.

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Union
 
 import dagster as dg
+from dagster._core.errors import DagsterError, DagsterExecutionInterruptedError
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from dml_platform import __version__
@@ -48,11 +49,25 @@ def short_run_id(run_id: str) -> str:
     return run_id.split("-", 1)[0]
 
 
+class RunEndedError(DagsterExecutionInterruptedError, DagsterError):
+    """The run was cancelled or its process told to end; no retry policy applies.
+
+    Dagster (1.13) applies a step's retry policy to an interruption too, so a cancelled run would begin its step anew.
+    It lets its own errors through, and treats an interruption as one wherever it comes out: hence both base classes.
+    """
+
+
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turn errors into Dagster failures that carry the sentence and are retried only if that can help."""
+    """Turn errors into Dagster failures that carry the sentence and are retried only if that can help.
+
+    Raises:
+        RunEndedError: the run was cancelled meanwhile; it ends, whatever the step's retry policy.
+    """
     try:
         yield
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError) as interruption:
+        raise RunEndedError("the run was cancelled") from interruption
     except PlatformError as error:
         raise failure(error) from error
     except dg.Failure:
