@@ -72,6 +72,20 @@ def test_a_project_passes_all_its_own_checks(tmp_path: Path, call: Call, answers
     assert call(project, "git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.parametrize("answers", [EVERYTHING, LITTLE], ids=["everything", "little"])
+def test_the_alerts_of_the_example_work_once_they_are_no_comment(tmp_path: Path, call: Call, answers: Answers) -> None:
+    project = make_project(tmp_path / "project-marketing", answers)
+    path = project / "config" / "project.yaml"
+    before, marker, example = path.read_text().partition("# alerts:")
+    assert "has no section 'alerts'" in call(project, "dml", "alerts", "show", code=2).stderr
+    lines = (marker + example).split("\n")
+    commented = [line.removeprefix("# ") if line.startswith("# ") else line for line in lines[:4]]
+    path.write_text(before + "\n".join(commented + lines[4:]))
+    said = call(project, "dml", "alerts", "show").stdout
+    assert "chat" in said
+    assert "MARKETING_CHAT_URL is not set" in said
+
+
 @pytest.mark.parametrize(
     "sources", [["connector"], ["connection"], ["files", "connection"]], ids=lambda sources: "-".join(sources)
 )
