@@ -114,6 +114,7 @@ def test_a_table_reaches_every_table_below(graph: Graph) -> None:
         ("./dbt/models/stg_orders.sql", ("shop.staging.stg_orders", None)),
         ("stg_orders.sql", ("shop.staging.stg_orders", None)),
         ("data/orders.csv", ("shop.source:web.orders", None)),
+        ("web.orders.amount", ("shop.source:web.orders", "amount")),
     ],
 )
 def test_a_name_is_a_model_table_column_or_file(graph: Graph, text: str, meant: tuple[str, str | None]) -> None:

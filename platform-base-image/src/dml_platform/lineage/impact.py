@@ -107,9 +107,10 @@ class Graph:
 
     def _tables_named(self, wanted: str) -> list[str]:
         names = self.columns.keys() | self.tables.keys()
+        # What a source has is named source:<source>.<entity>; people write <source>.<entity>.
         exact = [name for name in names if name.lower() == wanted]
         paths = [t.name for t in self.tables.values() if t.path and wanted == t.path.lower()]
-        ends = [name for name in names if name.lower().endswith("." + wanted)]
+        ends = [name for name in names if name.lower().endswith(("." + wanted, ":" + wanted))]
         inside = [t.name for t in self.tables.values() if t.path and t.path.lower().endswith("/" + wanted)]
         return exact or paths or ends or inside
 
