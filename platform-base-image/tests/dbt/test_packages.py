@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import dagster as dg
@@ -118,6 +122,43 @@ def test_the_packages_come_from_a_git_server_by_their_tag(wanting: Project, mirr
     install_packages(wanting, f"file://{server}")
     assert are_installed(wanting.dbt_dir)
     assert any("elementary_volume" in key for key in nodes(wanting))
+
+
+def test_the_packages_come_from_a_hub(
+    wanting: Project, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dbt's own ``deps`` asks it; ``DBT_PACKAGE_HUB_URL`` is dbt's name for a hub of one's own."""
+    site = tmp_path / "hub"
+    (site / "api" / "v1").mkdir(parents=True)
+    served = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=site))
+    url = f"http://127.0.0.1:{served.server_port}/"
+    for package in PACKAGES:
+        with tarfile.open(site / f"{package.name}.tar.gz", "w:gz") as archive:
+            archive.add(mirror / package.name, arcname=f"{package.repository}-{package.version}")
+        version = {
+            "id": f"{package.hub}/{package.version}",
+            "name": package.name,
+            "packages": [],
+            "downloads": {"tarball": f"{url}{package.name}.tar.gz", "format": "tgz", "sha1": ""},
+        }
+        answer = site / "api" / "v1" / f"{package.hub}.json"
+        answer.parent.mkdir(exist_ok=True)
+        answer.write_text(json.dumps({"name": package.name, "versions": {package.version: version}}))
+    (site / "api" / "v1" / "index.json").write_text(json.dumps([package.hub for package in PACKAGES]))
+    monkeypatch.setenv("DBT_PACKAGE_HUB_URL", url)
+    with served:
+        thread = threading.Thread(target=served.serve_forever, daemon=True)
+        thread.start()
+        install_packages(wanting, "hub")
+        served.shutdown()
+        thread.join()
+    assert are_installed(wanting.dbt_dir)
+    assert any("elementary_volume" in key for key in nodes(wanting))
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing of each request."""
 
 
 def test_another_version_is_refused_by_name(wanting: Project, mirror: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,8 +130,9 @@ def _install(target: Path, mirror: str, progress: Callable[[str], None]) -> None
 def _from_hub(folder: Path) -> None:
     wanted = {"packages": [{"package": package.hub, "version": package.version} for package in PACKAGES]}
     (folder / "packages.yml").write_text(yaml.safe_dump(wanted), encoding="utf-8")
-    (folder / "dbt_project.yml").write_text("name: dml_packages\nversion: '1'\nprofile: none\n", encoding="utf-8")
-    _call(["dbt", "deps", "--project-dir", str(folder)], "the dbt hub", cwd=folder)
+    (folder / "dbt_project.yml").write_text("name: dml_packages\nprofile: none\n", encoding="utf-8")
+    # Not the program by its name: 'dml' may be called without its environment's folder in PATH.
+    _call([sys.executable, "-m", "dbt.cli.main", "deps", "--project-dir", str(folder)], "the dbt hub", cwd=folder)
 
 
 def _from_git(address: str, package: Package, folder: Path) -> Path:
