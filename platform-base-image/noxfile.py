@@ -34,6 +34,14 @@ def install(session: nox.Session) -> None:
     session.install("--no-deps", "--build-constraints", "requirements/build.txt", "-e", ".")
 
 
+@nox.session(venv_backend="none")
+def environment(session: nox.Session) -> None:
+    """Install this package and what it needs into the environment that nox runs in, as `dml` wants it."""
+    into = ["uv", "pip", "install", "--quiet", f"--python={sys.executable}"]
+    session.run(*into, "--require-hashes", "-r", "requirements/run.txt", "-r", "requirements/dev.txt", external=True)
+    session.run(*into, "--no-deps", "--build-constraints=requirements/build.txt", "-e", ".", external=True)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, types, layers and YAML."""
@@ -156,3 +164,22 @@ def sbom(session: nox.Session) -> None:
     bad = [f"{found['name']} {found['version']}: {v['id']}" for found in checked for v in found.get("vulns", [])]
     if bad:
         session.warn("known vulnerabilities: " + "; ".join(bad))
+
+
+@nox.session(venv_backend="none")
+def image_check(session: nox.Session) -> None:
+    """Run the image as a project's runs: its command works, with nothing to write to, not as root; `-- TAG`."""
+    tag = session.posargs[0] if session.posargs else "dml-platform-base:0.1.0"
+    confined = ["--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    run = ["docker", "run", "--rm", *confined, tag]
+    session.run(*run, "dml", "--version", external=True)
+    user = str(session.run(*run, "id", "-u", silent=True, external=True)).strip()
+    if user == "0":
+        session.error(f"{tag} runs as root: end the Dockerfile with 'USER 10001:10001'.")
+    session.log(f"{tag}: user {user}")
+
+
+@nox.session(venv_backend="none")
+def vulnerabilities(session: nox.Session) -> None:
+    """Refuse what session sbom found, but for what .vulnerabilities.yaml accepts with a date and a reason."""
+    session.run("dml", "ci", "vulnerabilities", "dist/dml-platform-base.audit.json", external=True)
