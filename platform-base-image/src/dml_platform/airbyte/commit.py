@@ -18,9 +18,7 @@ from dml_platform.core.naming import TableRef
 from dml_platform.core.runrecord import utc_now
 from dml_platform.lake import Lake, PinnedTable, Step
 from dml_platform.lake.engine import constant, quote, quote_name
-
-STATE_KEY = "airbyte_state"
-MODE_KEY = "airbyte_sync_mode"
+from dml_platform.lake.state import AIRBYTE_MODE, AIRBYTE_STATE, summaries
 
 
 @dataclass
@@ -144,7 +142,7 @@ class Committer:
         published = pinned.snapshot_id if pinned else None
         stored = None
         if is_incremental and pinned is not None and published is not None and not self._full_refresh:
-            stored = stored_state(self._lake, pinned)
+            stored = stored_state(pinned)
         columns = frozenset(f.name for f in pinned.schema.fields) if pinned and published is not None else frozenset()
         # Without a state the connector sends everything: rows that are there already would double.
         return _Stream(plan, step, published, columns, stored, begins_anew=stored is None)
@@ -191,9 +189,9 @@ class Committer:
         self._write_query(stream, f"SELECT {', '.join(columns)}, {self._stamp()} WHERE false", state)
 
     def _write_query(self, stream: _Stream, sql: str, state: Mapping[str, Any] | None) -> None:
-        summary = {"source": self._source, MODE_KEY: stream.plan.sync_mode}
+        summary = {"source": self._source, AIRBYTE_MODE: stream.plan.sync_mode}
         if state is not None:
-            summary[STATE_KEY] = json.dumps(state, separators=(",", ":"))
+            summary[AIRBYTE_STATE] = json.dumps(state, separators=(",", ":"))
         stream.step.write_query(
             stream.plan.ref,
             self._connection,
@@ -226,16 +224,12 @@ class Committer:
                 )
 
 
-def stored_state(lake: Lake, pinned: PinnedTable) -> dict[str, Any] | None:
+def stored_state(pinned: PinnedTable) -> dict[str, Any] | None:
     """The state that a pinned table was last published with; None when it has none, or was fully refreshed since."""
-    is_older = False
-    for snapshot in lake.history(pinned.ref):
-        is_older = is_older or snapshot.snapshot_id == pinned.snapshot_id
-        if not is_older:
-            continue
-        if (text := snapshot.summary.get(STATE_KEY)) is not None:
+    for summary in summaries(pinned.table.metadata, pinned.snapshot_id):
+        if (text := summary.get(AIRBYTE_STATE)) is not None:
             state: dict[str, Any] = json.loads(text)
             return state
-        if snapshot.summary.get(MODE_KEY) == "full_refresh":
+        if summary.get(AIRBYTE_MODE) == "full_refresh":
             return None
     return None

@@ -269,6 +269,24 @@ def diff(
     diffs.diff(console, table, was=was, now=now, key=key or [], as_json=as_json, markdown=markdown)
 
 
+@app.command()
+def rollback(
+    subject: Annotated[str, typer.Argument(metavar="TABLE|RUN", help="project.layer.name, or a run's id.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="A snapshot or run; default: what was there before the last run.")
+    ] = None,
+    project: ProjectOption = None,
+    why: Annotated[str, typer.Option("--why", help="Kept with the roll-back.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Take back what was published: of one table, or of all tables of a run in one transaction; nothing is deleted."""
+    from dml_platform.cli import rollback
+
+    rollback.rollback(console, subject, project=project, to=to, why=why, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
 ci_app = typer.Typer(no_args_is_help=True, help="What a pull request has to pass, the same here as in the workflows.")
 app.add_typer(ci_app, name="ci")
 BaseOption = Annotated[str, typer.Option("--base", help="Branch, tag or commit that the change goes to.")]

@@ -22,8 +22,8 @@ from dml_platform.files.reader import Batch
 from dml_platform.files.rejects import REJECTS, check_share, count_rejects, create_rejects
 from dml_platform.lake import Step
 from dml_platform.lake.engine import constant, quote, quote_name
+from dml_platform.lake.state import FILES, LANDING
 
-FILES_PROPERTY = "files"
 _PLANS = {"csv": plan_csv, "jsonl": plan_jsonl, "parquet": plan_parquet, "airbyte": plan_airbyte}
 # What DuckDB raises for what is in a file; its other errors are about the query, the memory or itself.
 _ROW_ERRORS = (duckdb.DataError, duckdb.InvalidInputException, duckdb.IOException, duckdb.HTTPException)
@@ -113,7 +113,7 @@ class Load:
             self.connection,
             f"SELECT {columns}, {stamps} WHERE false",
             mode="table",
-            summary={FILES_PROPERTY: "[]", "landing": "table"},
+            summary={FILES: "[]", LANDING: "table"},
         )
 
     def _has_rejects(self) -> bool:
@@ -144,7 +144,7 @@ class Load:
                 LandedFile(f.name, f.sha256, f.size_bytes, rows[f.name], rejects.get(f.name, 0), f.etag)
                 for f in batch.files
             )
-            return {FILES_PROPERTY: json.dumps([f.remember() for f in landed]), "landing": landing}
+            return {FILES: json.dumps([f.remember() for f in landed]), LANDING: landing}
 
         replaces_columns = self.full_refresh and is_first
         replaces_rows = replaces_columns or (self.source.mode == "table" and is_first)

@@ -13,9 +13,10 @@ from dml_platform.core.errors import PublishConflictError, SourceError
 from dml_platform.core.naming import TableRef
 from dml_platform.files.config import PLATFORM_COLUMNS, FileTable
 from dml_platform.files.discover import GzipChecks, LineCounter, SourceFile
-from dml_platform.files.load import FILES_PROPERTY, LandedFile, Load
+from dml_platform.files.load import LandedFile, Load
 from dml_platform.lake import Lake, PinnedTable, Step
 from dml_platform.lake.schema import duckdb_type
+from dml_platform.lake.state import FILES, LANDING, summaries
 
 _RETRIES = 2
 
@@ -41,12 +42,11 @@ class Landing:
 
 def remembered_files(lake: Lake, ref: TableRef, *, latest_only: bool) -> Iterator[LandedFile]:
     """What the summaries of the published history say, newest first."""
-    if lake.published(ref) is None:
-        return
-    for snapshot in lake.history(ref):
-        for entry in json.loads(snapshot.summary.get(FILES_PROPERTY, "[]")):
+    pinned = lake.published(ref)
+    for summary in summaries(pinned.table.metadata, pinned.snapshot_id) if pinned else ():
+        for entry in json.loads(summary.get(FILES, "[]")):
             yield LandedFile(**entry)
-        landing = snapshot.summary.get("landing")
+        landing = summary.get(LANDING)
         if landing == "full_refresh" or (latest_only and landing == "table"):
             return  # what came before is not in the table any more
 

@@ -26,7 +26,8 @@ from dml_platform.lake import catalog as catalogs
 from dml_platform.lake import engine
 from dml_platform.lake.connection import open_catalog
 from dml_platform.lake.read import PinnedTable, create_view, pin
-from dml_platform.lake.write import SUMMARY_PREFIX, Step
+from dml_platform.lake.state import summary_of
+from dml_platform.lake.write import Step
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,9 +182,7 @@ def published_states(pinned: PinnedTable) -> Iterator[SnapshotInfo]:
             committed_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000, tz=timezone.utc),
             operation=snapshot.summary.operation.value if snapshot.summary else "",
             rows_total=int(total) if total is not None else None,
-            summary={
-                key[len(SUMMARY_PREFIX) :]: value for key, value in properties.items() if key.startswith(SUMMARY_PREFIX)
-            },
+            summary=summary_of(snapshot),
         )
 
 

@@ -22,7 +22,8 @@ from dml_platform.lake.engine import quote_name
 from dml_platform.lake.io_manager import _READERS, _as_arrow, _mode, _ref
 from dml_platform.lake.read import PinnedTable, create_view
 from dml_platform.lake.schema import describe_query
-from dml_platform.lake.write import SUMMARY_PREFIX, StagedTable, Step, _require_key
+from dml_platform.lake.state import summary_of
+from dml_platform.lake.write import StagedTable, Step, _require_key
 
 REPLAYED = "_dml_replayed"
 
@@ -167,8 +168,7 @@ def _before(output: PinnedTable, run_id: str) -> Snapshot | None:
     assert output.snapshot_id is not None
     snapshot = output.table.snapshot_by_id(output.snapshot_id)
     while snapshot is not None:
-        properties = snapshot.summary.additional_properties if snapshot.summary else {}
-        if properties.get(f"{SUMMARY_PREFIX}run_id") != run_id:
+        if summary_of(snapshot).get("run_id") != run_id:
             return snapshot
         parent = snapshot.parent_snapshot_id
         snapshot = output.table.snapshot_by_id(parent) if parent is not None else None

@@ -19,6 +19,7 @@ from pyiceberg.io.pyarrow import parquet_files_to_data_files
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.snapshots import ancestors_of
 from pyiceberg.table.update import (
     AddSchemaUpdate,
     SetCurrentSchemaUpdate,
@@ -36,9 +37,9 @@ from dml_platform.lake.engine import quote_name
 from dml_platform.lake.read import PinnedTable, pin
 from dml_platform.lake.schema import Column, describe_query, evolve, new_schema
 from dml_platform.lake.snapshots import OnceAppliedTransaction, ReplaceFiles
+from dml_platform.lake.state import SUMMARY_PREFIX, summary_of
 
 Mode = Literal["table", "append", "merge"]
-SUMMARY_PREFIX = "dml."
 _T = TypeVar("_T")
 Summarize = Callable[[Sequence[str]], Mapping[str, str]]
 
@@ -226,7 +227,7 @@ class Step:
             )
         # Equal, not only an ancestor: a roll-back of main while the step ran must not be undone either.
         if _main_of(table) != staged.base_snapshot_id:
-            raise _conflict(ref, table)
+            raise _conflict(ref, table, staged.base_snapshot_id)
         updates: list[TableUpdate] = []
         snapshot = table.snapshot_by_id(staged.snapshot_id)
         schema_id = snapshot.schema_id if snapshot else None
@@ -258,7 +259,7 @@ class Step:
             head = self._pin(ref, table)
             assert head is not None
             if ref not in self.staged and head.snapshot_id != _main_of(table):
-                raise _conflict(ref, table)
+                raise _conflict(ref, table, head.snapshot_id)
             base = head.schema if ref in self.staged else table.schema()
             self._base_schemas.setdefault(ref, base.schema_id)
             # The columns of a table that was never published are a failed run's: they bind nobody.
@@ -352,15 +353,20 @@ def _main_of(table: Table | None) -> int | None:
     return reference.snapshot_id if reference else None
 
 
-def _conflict(ref: TableRef, table: Table) -> PublishConflictError:
+def _conflict(ref: TableRef, table: Table, base: int | None) -> PublishConflictError:
+    what, fix = f"cannot publish {ref.dotted!r}", "Run the step again: it will start from what is published now."
     snapshot = table.current_snapshot()
-    summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
-    writer = summary.get(f"{SUMMARY_PREFIX}run_id")
+    history = ancestors_of(snapshot, table.metadata) if snapshot else ()
+    if base is not None and base not in {s.snapshot_id for s in history} and table.snapshot_by_id(base) is not None:
+        return PublishConflictError(
+            what, "it was rolled back while this step ran, and publishing would bring back what was taken out", fix
+        )
+    writer = summary_of(snapshot).get("run_id") if snapshot else None
     return PublishConflictError(
-        f"cannot publish {ref.dotted!r}",
+        what,
         f"{f'run {writer!r}' if writer else 'somebody else'} published it while this step ran, "
         "and publishing would drop its rows",
-        "Run the step again: it will start from what is published now.",
+        fix,
     )
 
 
