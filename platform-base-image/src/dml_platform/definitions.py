@@ -22,6 +22,7 @@ from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import Project, read_project
 from dml_platform.core.settings import load_settings
 from dml_platform.lake.io_manager import LakeIOManager
+from dml_platform.lake.maintain_job import build_maintenance
 from dml_platform.lake.reporting import Plot
 from dml_platform.lake.resource import LakeResource
 from dml_platform.sources import build_source_assets, load_sources
@@ -62,11 +63,12 @@ def build_definitions(
     alerts = build_alert_sensor(
         project, load_alerts(config), limits=lambda: _freshness_limits(project), schedules=schedules
     )
+    maintenance = build_maintenance(project, config.maintenance, profile=settings.profile)
     return dg.Definitions(
         assets=[*made, *assets],
         asset_checks=list(asset_checks),
-        jobs=list(jobs),
-        schedules=list(schedules),
+        jobs=[*jobs, *(found.job for found in maintenance)],
+        schedules=[*schedules, *(found.schedule for found in maintenance)],
         sensors=[*sensors, *alerts],
         executor=build_executor(project),
         resources={

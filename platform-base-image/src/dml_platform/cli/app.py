@@ -287,6 +287,48 @@ def rollback(
     rollback.rollback(console, subject, project=project, to=to, why=why, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
+@app.command()
+def maintain(
+    project: ProjectOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs, with every snapshot and file.")] = False,
+    keep_days: Annotated[
+        float | None, typer.Option("--keep-days", help="Keep what was published in these days; default: 30.")
+    ] = None,
+    keep_snapshots: Annotated[
+        int | None, typer.Option("--keep-snapshots", help="Keep that many last states anyway; default: 10.")
+    ] = None,
+    keep_runs: Annotated[
+        int | None, typer.Option("--keep-runs", help="Keep what that many last runs read and wrote; default: 20.")
+    ] = None,
+    branch_days: Annotated[
+        float | None, typer.Option("--branch-days", help="Days after which a run's branch is dead; default: 7.")
+    ] = None,
+    orphan_days: Annotated[
+        float | None,
+        typer.Option("--orphan-days", "--orphan-age", help="Days after which a file without a name goes; default: 3."),
+    ] = None,
+) -> None:
+    """Remove what the project's tables need no more: dead branches, old snapshots, files that nothing names.
+
+    Defaults are those of 'maintenance:' in config/project.yaml.
+    """
+    from dml_platform.cli import maintain
+
+    maintain.run(
+        console,
+        errors,
+        project,
+        dry_run=dry_run,
+        as_json=as_json,
+        keep_days=keep_days,
+        keep_snapshots=keep_snapshots,
+        keep_runs=keep_runs,
+        branch_days=branch_days,
+        orphan_days=orphan_days,
+    )
+
+
 ci_app = typer.Typer(no_args_is_help=True, help="What a pull request has to pass, the same here as in the workflows.")
 app.add_typer(ci_app, name="ci")
 BaseOption = Annotated[str, typer.Option("--base", help="Branch, tag or commit that the change goes to.")]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dml_platform.core.errors import ConfigError
 
@@ -34,6 +34,25 @@ class FigureConfig(BaseModel):
     unit: str = ""
 
 
+class MaintenanceConfig(BaseModel):
+    """How long the lake keeps what is not published any more, and how often a server looks.
+
+    ``keep_days`` counts from when a state stopped being published; the last ``keep_snapshots`` states, and what the
+    newest ``keep_runs`` runs read and published, stay longer. ``branch_days`` without a write make a run's branch
+    dead, and a file that nothing names is deleted when it is older than ``orphan_days``: both must be longer than the
+    longest step. ``schedule`` is a cron line in UTC; null for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    keep_days: float = Field(default=30.0, ge=1)
+    keep_snapshots: int = Field(default=10, ge=1)
+    keep_runs: int = Field(default=20, ge=0)
+    branch_days: float = Field(default=7.0, ge=1)
+    orphan_days: float = Field(default=3.0, ge=1)
+    schedule: str | None = "30 3 * * 0"
+
+
 class ProjectConfig(BaseModel):
     """One project's own words about itself. ``owner`` is an e-mail address or ``team:<name>``.
 
@@ -47,6 +66,7 @@ class ProjectConfig(BaseModel):
     settings: SettingsDefaults = SettingsDefaults()
     figures: tuple[FigureConfig, ...] = ()
     alerts: dict[str, Any] | None = None
+    maintenance: MaintenanceConfig = MaintenanceConfig()
 
 
 def load_project_config(project_root: Path) -> ProjectConfig:

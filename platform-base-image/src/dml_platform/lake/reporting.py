@@ -42,6 +42,14 @@ Plot = Union[Callable[["pd.DataFrame"], "Figure"], str]  # noqa: UP007 - evaluat
 # Only errors that say a retry can help are retried: see `failures`.
 RETRY_POLICY = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 _PREVIEW_ROWS = 8
+_NOT_LIVING = {
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.MANAGED,
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+}
 
 
 def short_run_id(run_id: str) -> str:
@@ -55,6 +63,12 @@ class RunEndedError(DagsterExecutionInterruptedError, DagsterError):
     Dagster (1.13) applies a step's retry policy to an interruption too, so a cancelled run would begin its step anew.
     It lets its own errors through, and treats an interruption as one wherever it comes out: hence both base classes.
     """
+
+
+def living_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Dagster's ids of the runs that began and did not end."""
+    begun = [status for status in dg.DagsterRunStatus if status not in _NOT_LIVING]
+    return [run.run_id for run in instance.get_runs(filters=dg.RunsFilter(statuses=begun))]
 
 
 @contextmanager

@@ -1,0 +1,165 @@
+"""Maintenance of one project's tables: dead branches, expired snapshots, files that nothing names.
+
+A table at a time: first one commit that ends branches and snapshots, then files are deleted that nothing names since
+then. Killed between the two it leaves files, never a name without a file, and the next time finds them.
+Knows no Dagster and works from a notebook.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.update import update_table_metadata
+
+from dml_platform.core.config import MaintenanceConfig
+from dml_platform.core.naming import TableRef
+from dml_platform.core.runrecord import read_records
+from dml_platform.lake import catalog as catalogs
+from dml_platform.lake import orphans as files
+from dml_platform.lake.client import Lake
+from dml_platform.lake.retention import Expiry, plan_expiry
+
+
+@dataclass(frozen=True)
+class Size:
+    """A table's snapshots, and what lies in its folder."""
+
+    snapshots: int
+    files: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class TableMaintenance:
+    """What was done to a table, or would be. ``fault`` says why its files were left alone."""
+
+    ref: TableRef
+    before: Size
+    after: Size
+    branches: tuple[str, ...] = ()
+    expired: tuple[int, ...] = ()
+    deleted: tuple[str, ...] = ()
+    fault: str = ""
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there was anything to do."""
+        return bool(self.branches or self.expired or self.deleted)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "ref": self.ref.dotted}
+
+
+@dataclass(frozen=True)
+class Work:
+    """How to maintain.
+
+    Args:
+        living: ids of runs that are alive.
+        now: the moment from which ages count.
+        dry_run: change nothing and tell the same.
+    """
+
+    policy: MaintenanceConfig
+    living: Collection[str] = ()
+    now: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    dry_run: bool = False
+
+
+def maintain(
+    lake: Lake, project: str, work: Work, *, progress: Callable[[str], None] = lambda _text: None
+) -> list[TableMaintenance]:
+    """Maintain every table of a project, and none of another's.
+
+    Raises:
+        RetryableError: the object store or the catalogue does not answer, or others were faster all the time.
+        PermanentError: the catalogue or the storage refused.
+    """
+    pins = _pins(lake, project, work)
+    done = []
+    for ref in lake.tables(project):
+        progress(f"maintaining {ref.dotted}")
+        table = catalogs.load_table(lake.catalog, ref)
+        if table is not None:  # else it was dropped meanwhile
+            done.append(maintain_table(lake, ref, table, work, pins=pins.get(ref, frozenset())))
+    return done
+
+
+def maintain_table(
+    lake: Lake, ref: TableRef, table: Table, work: Work, *, pins: Collection[int] = ()
+) -> TableMaintenance:
+    """Maintain one table."""
+    storage = files.table_storage(lake.settings, ref, table)
+    # Listed before the metadata is looked at: what is written meanwhile is not on the list.
+    listed = files.list_files(ref, storage) if storage else []
+    before = Size(len(table.metadata.snapshots), len(listed), sum(entry.size_bytes or 0 for entry in listed))
+    expiry, metadata, location = _expire(lake, ref, table, work, pins)
+    result = TableMaintenance(
+        ref,
+        before,
+        replace(before, snapshots=len(metadata.snapshots)),
+        branches=expiry.branches,
+        expired=tuple(sorted(expiry.snapshots)),
+    )
+    if storage is None:
+        return replace(result, fault=f"its files are at {table.location()}, where the platform puts none")
+    named = files.named_files(metadata, table.io, location)
+    # A second look finds what was committed since the first; what is missing then is lost.
+    if files.missing_files(named, storage, listed) and (
+        lost := files.missing_files(named, storage, files.list_files(ref, storage))
+    ):
+        return replace(result, fault=f"{len(lost)} files that it names are missing, e.g. {lost[0]}")
+    older_than = timedelta(days=work.policy.orphan_days)
+    chosen = files.find_orphans(named, storage, listed, older_than=older_than, now=work.now)
+    if not work.dry_run:
+        files.delete_files(ref, storage, chosen)
+    after = Size(
+        result.after.snapshots, before.files - len(chosen), before.size_bytes - sum(e.size_bytes or 0 for e in chosen)
+    )
+    return replace(result, after=after, deleted=tuple(entry.name for entry in chosen))
+
+
+def _expire(
+    lake: Lake, ref: TableRef, table: Table, work: Work, pins: Collection[int]
+) -> tuple[Expiry, TableMetadata, str]:
+    """End branches and snapshots; gives the table's metadata after it, newer than the list of its files."""
+
+    def commit() -> tuple[Expiry, TableMetadata, str]:
+        newest = lake.catalog.load_table(ref.identifier)
+        expiry = plan_expiry(newest.metadata, work.policy, now=work.now, pins=pins, living=work.living)
+        if work.dry_run:
+            return expiry, update_table_metadata(newest.metadata, expiry.updates), newest.metadata_location
+        if expiry.updates:
+            catalogs.commit_together(lake.catalog, [catalogs.TableCommit(newest, expiry.updates)])
+        return expiry, newest.metadata, newest.metadata_location
+
+    if work.dry_run:
+        return commit()
+    attempts = lake.settings.lake.commit_retries
+    return catalogs.with_retries(lake.catalog, [ref], commit, attempts=attempts, what=f"cannot maintain {ref.dotted!r}")
+
+
+def _pins(lake: Lake, project: str, work: Work) -> Mapping[TableRef, frozenset[int]]:
+    """What the newest runs read and published, which `dml reproduce` needs."""
+    since = work.now - timedelta(days=work.policy.keep_days)
+    pins: dict[TableRef, set[int]] = defaultdict(set)
+    runs: set[str] = set()
+    for record in read_records(lake.settings, project):
+        runs.add(record.run_id)
+        if len(runs) > work.policy.keep_runs and datetime.fromisoformat(record.started_at) < since:
+            break
+        for name, snapshot_id in _named(record.inputs, record.outputs):
+            pins[TableRef.parse(name)].add(snapshot_id)
+    return {ref: frozenset(found) for ref, found in pins.items()}
+
+
+def _named(*sides: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+    for side in sides:
+        yield from side.items()
