@@ -118,6 +118,15 @@ def change(session: nox.Session) -> None:
 
 
 @nox.session
+def maintenance(session: nox.Session) -> None:
+    """Say what `dml maintain` would remove; where DML_PROFILE names no server, from the lake that a run makes first."""
+    install(session)
+    if os.environ.get("DML_PROFILE", "local") == "local":
+        session.run("dml", "run")
+    session.run("dml", "maintain", "--dry-run")
+
+
+@nox.session
 def files(session: nox.Session) -> None:
     """Check what DVC tracks; `-- push` makes and pushes what is missing before."""
     if not Path("dvc.yaml").exists():

@@ -35,7 +35,7 @@ def empty(name):
     nox.session(lambda session: print("ran", name), name=name)
 
 
-for name in ("lint", "secrets", "tests", "integration", "build"):
+for name in ("lint", "secrets", "tests", "integration", "build", "maintenance"):
     empty(name)
 """
 
@@ -254,6 +254,7 @@ def test_each_night_everything_runs_and_a_registry_that_is_not_in_git_is_told(ru
     assert outcome.failed == {"server"}, outcome.text
     for session in ("lint", "secrets", "tests", "integration", "build"):
         assert f"ran {session}" in outcome.said("full")
+    assert "ran maintenance" in outcome.said("maintenance")
     assert "-locations:" in outcome.said("server")
     for asked in ("infra|preflight|", "infra|status|", "infra|verify-backup|--full|"):
         assert asked in runner.asked("dml")
