@@ -67,7 +67,7 @@ def test_connector_is_read_from_the_state_of_the_rows_that_are_left(lake: Lake) 
 
 def expire(lake: Lake, project: str) -> None:
     """Maintain as if forty days had passed; only what is published now is kept."""
-    policy = MaintenanceConfig(keep_snapshots=1, keep_runs=0)
+    policy = MaintenanceConfig(keep_snapshots=1, keep_runs=0, compact_files=2)
     later = datetime.now(timezone.utc) + timedelta(days=40)
     assert any(done.expired for done in maintain(lake, project, Work(policy, now=later)))
 

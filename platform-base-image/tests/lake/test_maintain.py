@@ -220,6 +220,77 @@ def test_step_that_runs_meanwhile_publishes_and_a_rolled_back_state_can_come_bac
     assert rows(lake) == [(2,)]
 
 
+def small_files(lake: Lake, count: int) -> None:
+    for value in range(count):
+        write(lake, f"select {value} as id, 'n{value}' as name", run=f"r{value}")
+
+
+def live(lake: Lake) -> int:
+    return len(lake.pin(REF).files()[0])
+
+
+def test_many_small_files_become_one_with_the_same_rows_and_run(lake: Lake) -> None:
+    small_files(lake, 5)
+    before, published = rows(lake), lake.pin(REF)
+    policy = MaintenanceConfig(compact_files=5)
+    assert run(lake, days=0, policy=MaintenanceConfig(compact_files=6))[0].compacted == 0
+    assert run(lake, days=0, policy=policy, dry_run=True)[0].compacted == 5
+    assert live(lake) == 5
+    (done,) = run(lake, days=0, policy=policy)
+    assert (done.compacted, done.note, live(lake)) == (5, "", 1)
+    assert rows(lake) == before
+    newest = next(lake.history(REF))
+    assert (newest.summary["run_id"], newest.summary["compacted"], newest.rows_total) == ("r4", "5 files to 1", 5)
+    assert rows_at(lake, published.snapshot_id or 0) == before
+    assert run(lake, days=0, policy=policy)[0].compacted == 0
+    # What is taken back is the run, not that its files were made one.
+    (move,) = plan_table(lake, REF)
+    assert (move.run_was, move.run_now, move.rows_now) == ("r4", "r3", 4)
+
+
+def test_renamed_and_added_columns_survive_it(lake: Lake) -> None:
+    small_files(lake, 2)
+    with lake.catalog.load_table(REF.identifier).update_schema() as schema:
+        schema.rename_column("name", "label")
+    write(lake, "select 7 as id, 'x' as label, 1.5 as added")
+    before = sorted(rows(lake), key=str)
+    assert run(lake, days=0, policy=MaintenanceConfig(compact_files=3))[0].compacted == 3
+    assert sorted(rows(lake), key=str) == before
+    assert (0, "n0", None) in before
+
+
+def test_step_that_began_before_it_publishes_what_it_wrote(lake: Lake) -> None:
+    small_files(lake, 3)
+    step = lake.step("slow", "s")
+    step.pin(REF)
+    assert run(lake, days=0, policy=MaintenanceConfig(compact_files=3))[0].compacted == 3
+    step.write_query(REF, lake.connect(), "select 1 as id, 'merged' as name", mode="merge", key=["id"])
+    # A run writes now: its files stay as they are.
+    assert run(lake, days=0, policy=MaintenanceConfig(compact_files=2))[0].compacted == 0
+    step.publish()
+    assert rows(lake) == [(0, "n0"), (1, "merged"), (2, "n2")]
+
+
+def test_it_gives_way_to_whoever_publishes_meanwhile(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dml_platform.lake import compact as compaction
+
+    small_files(lake, 3)
+    real = compaction.write_files
+
+    def write_files(*arguments: Any, **options: Any) -> Any:
+        written = real(*arguments, **options)
+        monkeypatch.setattr(compaction, "write_files", real)
+        write(lake, "select 9 as id, 'rival' as name", run="rival")
+        return written
+
+    monkeypatch.setattr(compaction, "write_files", write_files)
+    before = {name for name in names(lake) if name.startswith("data/")}
+    (done,) = run(lake, days=0, policy=MaintenanceConfig(compact_files=3))
+    assert (done.compacted, done.note) == (0, "not compacted: somebody published it meanwhile")
+    assert len(rows(lake)) == 4
+    assert len({name for name in names(lake) if name.startswith("data/")} - before) == 1, "the rival's file only"
+
+
 KILLED = """
 import os, signal
 from datetime import datetime, timedelta, timezone
@@ -288,10 +359,13 @@ def test_writer_and_reader_go_on_while_it_runs_again_and_again(lake: Lake) -> No
     assert reader.stdin
     reader.stdin.write("go\n")
     reader.stdin.flush()
-    # Nothing is as old as a day, but all of it is treated as if it were: only what is named or young on the list stays.
+    # All that is not published now ends at once; a file that is not named yet has twenty seconds.
+    hasty = SHORT.model_copy(update={"orphan_days": 40 + 20 / 86400, "branch_days": 50.0})
+    expired = 0
     while writer.poll() is None:
-        run(lake, days=0.001)
+        expired += sum(len(done.expired) for done in run(lake, policy=hasty))
     finish(writer)
+    assert expired > 0
     assert int(finish(reader)) >= 1
     assert rows(lake) == [(n,) for n in range(12)] + [(100,)]
 
@@ -301,7 +375,7 @@ def test_whatever_happened_before_every_state_that_stays_has_its_rows(lake: Lake
     luck, connection = random.Random(seed), lake.connect()
     write(lake, "select 0 as id, 'x' as name", run="r0")
     for number in range(1, 14):
-        what = luck.choice(["table", "append", "merge", "dead", "rollback", "tag", "column"])
+        what = luck.choice(["table", "append", "append", "merge", "dead", "rollback", "tag", "column", "compact"])
         if what in ("table", "append"):
             write(lake, f"select {number} as id, 'n{number}' as name", what, run=f"r{number}")  # type: ignore[arg-type]
         elif what == "merge":
@@ -317,6 +391,10 @@ def test_whatever_happened_before_every_state_that_stays_has_its_rows(lake: Lake
             write(lake, f"select {number} as id, 'c' as name", "table", run=f"s{number}", full_refresh=True)
         elif what == "dead":
             lake.step(f"d{number}", "s").write_query(REF, connection, "select 1 as id, 'd' as name", mode="table")
+        elif what == "compact":
+            before = rows(lake)
+            run(lake, days=0, policy=MaintenanceConfig(compact_files=2))
+            assert rows(lake) == before
         elif what == "tag":
             head = lake.pin(REF).snapshot_id
             assert head

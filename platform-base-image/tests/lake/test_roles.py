@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg2
@@ -12,10 +13,13 @@ import pytest
 from lake_steps import rows, write
 from pydantic import SecretStr
 
+from dml_platform.core.config import MaintenanceConfig
 from dml_platform.core.errors import ConfigError, PermanentError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.settings import Settings
 from dml_platform.lake import Lake
+from dml_platform.lake.maintain import Work, maintain
+from dml_platform.lake.rollback import move_main, plan_table
 
 pytestmark = pytest.mark.parametrize("settings", ["server"], indirect=True)
 THEIRS = TableRef("orders", "marts", "fct_orders")
@@ -87,3 +91,19 @@ def test_catalogue_that_nobody_prepared_is_a_sentence(prepared: tuple[Settings, 
     with pytest.raises(ConfigError, match="permission denied for schema public") as caught:
         lake.tables()
     assert caught.value.fix.startswith("The database is not prepared for this role")
+
+
+def test_role_can_neither_maintain_nor_roll_back_others_tables(prepared: tuple[Settings, str]) -> None:
+    settings, role = prepared
+    owner, lake = Lake(settings), as_role(settings, role)
+    write(owner, "SELECT 2 AS a", ref=THEIRS, run="r2")
+    moves = plan_table(lake, THEIRS)
+    with pytest.raises(PermanentError, match=r"cannot roll back orders\.marts\.fct_orders: project 'orders' owns it"):
+        move_main(lake, moves, by="t", why="", roll_back_id="rb")
+    late = datetime.now(timezone.utc) + timedelta(days=40)
+    with pytest.raises(PermanentError, match=r"cannot maintain 'orders\.marts\.fct_orders': project 'orders' owns it"):
+        maintain(lake, "orders", Work(MaintenanceConfig(keep_snapshots=1), now=late))
+    assert rows(owner, THEIRS) == [(1,), (2,)]
+    assert len(list(owner.history(THEIRS))) == 2
+    owner.catalog.close()
+    lake.catalog.close()

@@ -309,7 +309,7 @@ def maintain(
         typer.Option("--orphan-days", "--orphan-age", help="Days after which a file without a name goes; default: 3."),
     ] = None,
 ) -> None:
-    """Remove what the project's tables need no more: dead branches, old snapshots, files that nothing names.
+    """Make small files one; remove dead branches, old snapshots and files that nothing names.
 
     Defaults are those of 'maintenance:' in config/project.yaml.
     """

@@ -82,7 +82,18 @@ def _living(settings: Settings) -> list[str]:
 
 
 def _show(console: Console, done: list[TableMaintenance], *, dry_run: bool) -> None:
-    table = Table("table", "snapshots", "files", "size", "branches", box=None, padding=(0, 2, 0, 0), highlight=False)
+    table = Table(
+        "table",
+        "snapshots",
+        "files",
+        "size",
+        "branches",
+        "compacted",
+        "",
+        box=None,
+        padding=(0, 2, 0, 0),
+        highlight=False,
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for found in done:
@@ -93,6 +104,8 @@ def _show(console: Console, done: list[TableMaintenance], *, dry_run: bool) -> N
             _change(f"{was.files:,}", f"{now.files:,}"),
             _change(_bytes(was.size_bytes), _bytes(now.size_bytes)),
             f"-{len(found.branches)}" if found.branches else "",
+            f"{found.compacted:,} files" if found.compacted else "",
+            escape(found.note),
         )
     if not done:
         console.print("The project has no tables yet. 'dml run' fills it.")

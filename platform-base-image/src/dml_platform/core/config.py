@@ -40,7 +40,8 @@ class MaintenanceConfig(BaseModel):
     ``keep_days`` counts from when a state stopped being published; the last ``keep_snapshots`` states, and what the
     newest ``keep_runs`` runs read and published, stay longer. ``branch_days`` without a write make a run's branch
     dead, and a file that nothing names is deleted when it is older than ``orphan_days``: both must be longer than the
-    longest step. ``schedule`` is a cron line in UTC; null for none.
+    longest step. Files of a table that are small are made one when there are ``compact_files`` of them; null for never.
+    ``schedule`` is a cron line in UTC; null for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -50,6 +51,7 @@ class MaintenanceConfig(BaseModel):
     keep_runs: int = Field(default=20, ge=0)
     branch_days: float = Field(default=7.0, ge=1)
     orphan_days: float = Field(default=3.0, ge=1)
+    compact_files: int | None = Field(default=50, ge=2)
     schedule: str | None = "30 3 * * 0"
 
 

@@ -1,8 +1,8 @@
-"""Maintenance of one project's tables: dead branches, expired snapshots, files that nothing names.
+"""Maintenance of a project's tables: many small files, dead branches, expired snapshots, files that nothing names.
 
-A table at a time: first one commit that ends branches and snapshots, then files are deleted that nothing names since
-then. Killed between the two it leaves files, never a name without a file, and the next time finds them.
-Knows no Dagster and works from a notebook.
+A table at a time: first what makes its small files one, then one commit that ends branches and snapshots, then files
+are deleted that nothing names since then. Killed between them it leaves files, never a name without a file, and the
+next time finds them. Knows no Dagster and works from a notebook.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import update_table_metadata
 
 from dml_platform.core.config import MaintenanceConfig
+from dml_platform.core.errors import PublishConflictError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.runrecord import read_records
 from dml_platform.lake import catalog as catalogs
 from dml_platform.lake import orphans as files
 from dml_platform.lake.client import Lake
+from dml_platform.lake.compact import Compaction, compact, plan_compaction
 from dml_platform.lake.retention import Expiry, plan_expiry
 
 
@@ -37,7 +39,10 @@ class Size:
 
 @dataclass(frozen=True)
 class TableMaintenance:
-    """What was done to a table, or would be. ``fault`` says why its files were left alone."""
+    """What was done to a table, or would be. ``compacted`` counts small files that became few.
+
+    ``note`` says why they were not; ``fault`` says why the table's files were left alone.
+    """
 
     ref: TableRef
     before: Size
@@ -45,12 +50,14 @@ class TableMaintenance:
     branches: tuple[str, ...] = ()
     expired: tuple[int, ...] = ()
     deleted: tuple[str, ...] = ()
+    compacted: int = 0
+    note: str = ""
     fault: str = ""
 
     @property
     def is_changed(self) -> bool:
         """Whether there was anything to do."""
-        return bool(self.branches or self.expired or self.deleted)
+        return bool(self.branches or self.expired or self.deleted or self.compacted)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -100,11 +107,14 @@ def maintain_table(
     # Listed before the metadata is looked at: what is written meanwhile is not on the list.
     listed = files.list_files(ref, storage) if storage else []
     before = Size(len(table.metadata.snapshots), len(listed), sum(entry.size_bytes or 0 for entry in listed))
+    compacted, note = _compact(lake, ref, table, work)
     expiry, metadata, location = _expire(lake, ref, table, work, pins)
     result = TableMaintenance(
         ref,
         before,
         replace(before, snapshots=len(metadata.snapshots)),
+        compacted=len(compacted.small) if compacted else 0,
+        note=note,
         branches=expiry.branches,
         expired=tuple(sorted(expiry.snapshots)),
     )
@@ -121,9 +131,21 @@ def maintain_table(
     if not work.dry_run:
         files.delete_files(ref, storage, chosen)
     after = Size(
-        result.after.snapshots, before.files - len(chosen), before.size_bytes - sum(e.size_bytes or 0 for e in chosen)
+        result.after.snapshots,
+        before.files - len(chosen) + (compacted.files_new if compacted else 0),
+        before.size_bytes - sum(e.size_bytes or 0 for e in chosen) + (compacted.bytes_new if compacted else 0),
     )
     return replace(result, after=after, deleted=tuple(entry.name for entry in chosen))
+
+
+def _compact(lake: Lake, ref: TableRef, table: Table, work: Work) -> tuple[Compaction | None, str]:
+    plan = plan_compaction(lake, ref, table, at_least=work.policy.compact_files)
+    if plan is None or work.dry_run:
+        return plan, ""
+    try:
+        return compact(lake, ref, table, plan), ""
+    except PublishConflictError as error:  # the next time will do
+        return None, f"not compacted: {error.why}"
 
 
 def _expire(

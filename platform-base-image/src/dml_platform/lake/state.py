@@ -24,6 +24,8 @@ REPLACING_LANDINGS = ("table", "full_refresh")
 # Of Airbyte's connectors: the state after the rows, and how the stream was read.
 AIRBYTE_STATE = "airbyte_state"
 AIRBYTE_MODE = "airbyte_sync_mode"
+# Of maintenance: the snapshot has the rows of the one before it, in other files.
+COMPACTED = "compacted"
 
 
 def summary_of(snapshot: Snapshot) -> dict[str, str]:

@@ -37,7 +37,7 @@ from dml_platform.lake.engine import quote_name
 from dml_platform.lake.read import PinnedTable, pin
 from dml_platform.lake.schema import Column, describe_query, evolve, new_schema
 from dml_platform.lake.snapshots import OnceAppliedTransaction, ReplaceFiles
-from dml_platform.lake.state import SUMMARY_PREFIX, summary_of
+from dml_platform.lake.state import COMPACTED, SUMMARY_PREFIX, summary_of
 
 Mode = Literal["table", "append", "merge"]
 _T = TypeVar("_T")
@@ -226,7 +226,7 @@ class Step:
                 "Run the step again.",
             )
         # Equal, not only an ancestor: a roll-back of main while the step ran must not be undone either.
-        if _main_of(table) != staged.base_snapshot_id:
+        if not _is_at(table, staged.base_snapshot_id):
             raise _conflict(ref, table, staged.base_snapshot_id)
         updates: list[TableUpdate] = []
         snapshot = table.snapshot_by_id(staged.snapshot_id)
@@ -258,7 +258,7 @@ class Step:
                 catalogs.commit_together(self.catalog, [catalogs.TableCommit(table, dropped)])
             head = self._pin(ref, table)
             assert head is not None
-            if ref not in self.staged and head.snapshot_id != _main_of(table):
+            if ref not in self.staged and not _is_at(table, head.snapshot_id):
                 raise _conflict(ref, table, head.snapshot_id)
             base = head.schema if ref in self.staged else table.schema()
             self._base_schemas.setdefault(ref, base.schema_id)
@@ -351,6 +351,17 @@ def _set_schema(schema_id: int) -> SetCurrentSchemaUpdate:
 def _main_of(table: Table | None) -> int | None:
     reference = table.refs().get(MAIN_BRANCH) if table is not None else None
     return reference.snapshot_id if reference else None
+
+
+def _is_at(table: Table, base: int | None) -> bool:
+    """Whether ``main`` is what a step started from, or has its very rows in other files."""
+    found = _main_of(table)
+    while found is not None and found != base:
+        snapshot = table.snapshot_by_id(found)
+        found = snapshot.parent_snapshot_id if snapshot and COMPACTED in summary_of(snapshot) else None
+        if found is None:
+            return False
+    return found == base
 
 
 def _conflict(ref: TableRef, table: Table, base: int | None) -> PublishConflictError:
