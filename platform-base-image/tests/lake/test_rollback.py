@@ -88,6 +88,19 @@ def test_run_is_not_taken_back_over_what_others_published_since(lake: Lake) -> N
     assert rows(lake, OTHER) == [(1,), (2,)]
 
 
+def test_results_of_tests_are_no_part_of_a_runs_roll_back(lake: Lake) -> None:
+    results = TableRef("sales", "elementary", "elementary_test_results")
+    both(lake, "good", 1)
+    both(lake, "bad", 10)
+    write(lake, "select 'fail' as status", ref=results, run="bad")
+    write(lake, "select 'error' as status", ref=results, run="failed_and_published_nothing_else")
+    moves = plan_run(lake, "sales", "bad")
+    assert [m.ref for m in moves] == [OTHER, REF]
+    go(lake, moves)
+    assert rows(lake) == [(1,), (2,)]
+    assert len(rows(lake, results)) == 2
+
+
 def test_nothing_moves_when_one_table_was_published_after_the_plan(lake: Lake) -> None:
     both(lake, "good", 1)
     both(lake, "bad", 10)
