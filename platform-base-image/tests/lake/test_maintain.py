@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from lake_steps import REF, finish, rows, start_process, write
 
@@ -193,6 +194,19 @@ def test_files_are_left_alone_where_one_that_is_named_is_missing(lake: Lake) -> 
     assert "1 files that it names are missing" in done.fault
     assert done.deleted == ()
     assert "data/orphan.parquet" in names(lake)
+
+
+def test_files_of_a_table_that_is_elsewhere_stay(lake: Lake) -> None:
+    place = f"{lake.settings.warehouse}/sales/elsewhere"
+    lake.catalog.create_namespace_if_not_exists(("sales",))
+    lake.catalog.create_namespace_if_not_exists(REF.namespace)
+    lake.catalog.create_table(REF.identifier, pa.schema([("id", pa.int64())]), location=place)
+    for value in range(3):
+        write(lake, f"select {value} as id", "table", run=f"r{value}")
+    (done,) = run(lake)
+    assert (len(done.expired), done.deleted, done.fault) == (2, (), "")
+    assert done.note == f"files stay: they are at {place}, where the platform puts none"
+    assert rows(lake) == [(2,)]
 
 
 def test_others_tables_are_not_touched(lake: Lake) -> None:

@@ -41,7 +41,7 @@ class Size:
 class TableMaintenance:
     """What was done to a table, or would be. ``compacted`` counts small files that became few.
 
-    ``note`` says why they were not; ``fault`` says why the table's files were left alone.
+    ``note`` says what was left undone; ``fault`` says what is wrong with the table, so that no file of it was deleted.
     """
 
     ref: TableRef
@@ -119,7 +119,7 @@ def maintain_table(
         expired=tuple(sorted(expiry.snapshots)),
     )
     if storage is None:
-        return replace(result, fault=f"its files are at {table.location()}, where the platform puts none")
+        return replace(result, note=f"files stay: they are at {table.location()}, where the platform puts none")
     named = files.named_files(metadata, table.io, location)
     # A second look finds what was committed since the first; what is missing then is lost.
     if files.missing_files(named, storage, listed) and (
