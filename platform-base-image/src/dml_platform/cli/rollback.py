@@ -22,6 +22,7 @@ from dml_platform.lake import Lake
 from dml_platform.lake.rollback import Move, move_main, plan_run, plan_table
 
 STEP = "rollback"
+_EXAMPLES = 3
 
 
 def rollback(
@@ -107,7 +108,7 @@ def _show(console: Console, moves: list[Move]) -> None:
             str(move.snapshot_now or "-"),
         )
     console.print(table)
-    for move in moves:
+    for move in moves[:_EXAMPLES]:
         if move.snapshot_was and move.snapshot_now:
             line = f"dml diff {move.ref.dotted} --from {move.snapshot_was} --to {move.snapshot_now}"
             console.print(f"which rows: {line}", markup=False, highlight=False, soft_wrap=True)
