@@ -82,7 +82,8 @@ def rollback(
         print(json.dumps({"done": True, "id": number, **details}, indent=2))
         return
     console.print(f"done: {len(moves)} table(s) in one transaction, recorded as {number}", markup=False)
-    console.print("undo it with:")
+    if undo:
+        console.print("undo it with:")
     for line in undo:
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
