@@ -300,7 +300,7 @@ def test_outside_service_that_does_not_answer_or_is_another_is_named(make: Make,
     ("name", "settings", "secret", "fix"),
     [
         ("Airbyte", {"DML_AIRBYTE_CLIENT_ID": "application"}, "airbyte_client_secret", "Correct DML_AIRBYTE_CLIENT_ID"),
-        ("OpenMetadata", {}, "openmetadata_token", "Copy the bot's token anew"),
+        ("OpenMetadata", {}, "projects/shop/openmetadata_token", "Copy the bot's token anew"),
         ("Portainer", {}, "portainer_api_key", "Make a new key in Portainer"),
     ],
 )
@@ -309,7 +309,9 @@ def test_credentials_that_an_outside_service_refuses_are_named(
 ) -> None:
     address = {f"DML_{name.upper()}_URL": f"http://127.0.0.1:{other_server.server_port}"}
     here = make(**address, **settings)
-    here.secrets.mkdir(parents=True)
+    if name == "OpenMetadata":
+        push_from_shop(here)
+    (here.secrets / secret).parent.mkdir(parents=True)
     (here.secrets / secret).write_text("wrong")
     text = find(contents.check_outside, here, "failed")
     assert "401" in text
@@ -319,9 +321,22 @@ def test_credentials_that_an_outside_service_refuses_are_named(
     assert f"{name} answers at" in find(contents.check_outside, here, "ok")
 
 
-def test_openmetadata_without_a_token_is_a_warning(make: Make, other_server: HTTPServer) -> None:
+def push_from_shop(here: Installation) -> None:
+    entry = ENTRY.format(name="shop", digest="a" * 64, memory="512m")
+    here.registry_file.write_text(entry.replace("}\n", ", secrets: [openmetadata_token]}\n"))
+
+
+def test_openmetadata_that_no_project_has_a_token_for_is_a_warning(make: Make, other_server: HTTPServer) -> None:
     here = make(DML_OPENMETADATA_URL=f"http://127.0.0.1:{other_server.server_port}")
-    assert "write its bot's token" in find(contents.check_outside, here, "warning")
+    text = find(contents.check_outside, here, "warning")
+    assert "no project pushes to OpenMetadata" in text
+    assert f"{here.secrets}/projects/NAME/openmetadata_token" in text
+
+
+def test_project_whose_token_of_openmetadata_is_missing_is_named(make: Make, other_server: HTTPServer) -> None:
+    here = make(DML_OPENMETADATA_URL=f"http://127.0.0.1:{other_server.server_port}")
+    push_from_shop(here)
+    assert "shop has no token for OpenMetadata" in find(contents.check_outside, here, "failed")
 
 
 def test_refusal_lists_what_failed_and_nothing_is_written(

@@ -20,6 +20,8 @@ from dml_infra.registry import CodeLocation
 GRPC_PORT = 4000
 UID = 10001
 SECRETS = "/run/secrets"
+# A project that lists a secret of this name pushes to OpenMetadata, where the server has its address.
+OPENMETADATA_TOKEN = "openmetadata_token"  # pragma: allowlist secret
 # A tenth of a second where `dagster api grpc-health-check` takes three: it imports nothing of Dagster.
 HEALTH = (
     "import grpc,sys;from grpc_health.v1 import health_pb2 as p,health_pb2_grpc as s;"
@@ -152,14 +154,20 @@ def project_environment(installation: Installation, location: CodeLocation) -> d
     """Variables of a project's containers, code server and runs alike; no value of them is secret.
 
     Of Airbyte a project gets the address and the application; the secret is one of its own (``secrets``), named to it
-    by ``DML_AIRBYTE__CLIENT_SECRET_FILE`` in its environment.
+    by ``DML_AIRBYTE__CLIENT_SECRET_FILE`` in its environment. Of OpenMetadata it gets the address where it has the token
+    among its own secrets (:data:`OPENMETADATA_TOKEN`): without one, each run would only say that there is none.
     """
     name = location.name
     airbyte = {"DML_AIRBYTE__SERVER_URL": "DML_AIRBYTE_URL", "DML_AIRBYTE__CLIENT_ID": "DML_AIRBYTE_CLIENT_ID"}
+    openmetadata = {}
+    if OPENMETADATA_TOKEN in location.secrets and installation.env.get("DML_OPENMETADATA_URL"):
+        openmetadata["DML_OPENMETADATA__URL"] = installation.env["DML_OPENMETADATA_URL"]
+        openmetadata["DML_OPENMETADATA__TOKEN_FILE"] = f"{SECRETS}/{OPENMETADATA_TOKEN}"
     return {
         # Links of reports and alerts to Dagster's pages.
         "DML_DAGSTER_URL": installation.address,
         **{ours: installation.env[theirs] for ours, theirs in airbyte.items() if installation.env.get(theirs)},
+        **openmetadata,
         **location.environment,
         "DML_PROFILE": "server",
         "DML_HOME": "/var/lib/dml",

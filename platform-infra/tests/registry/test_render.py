@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +53,40 @@ def test_code_server_sees_its_own_secret_files_and_no_secret_in_its_environment(
     assert environment["DML_LAKE__CATALOG_URI"] == "postgresql+psycopg2://sales@postgres:5432/lake"
     assert environment["DAGSTER_CURRENT_IMAGE"] == f"registry.example.com/project-sales@{DIGEST}"
     assert (environment["PGUSER"], environment["SHOP"], environment["PRICE"]) == ("sales", "eu", "5$$")
+
+
+def with_openmetadata(installation: Installation) -> Installation:
+    return replace(installation, env={**installation.env, "DML_OPENMETADATA_URL": "https://catalog.example.com"})
+
+
+def test_project_with_a_token_of_openmetadata_gets_its_address_and_the_token_as_a_file(
+    installation: Installation,
+) -> None:
+    pushing = location(secrets=("openmetadata_token",))
+    server = plan_server(with_openmetadata(installation), pushing)
+    service = stack_of(installation, server)["services"]["code-0123456789ab"]
+    assert service["environment"]["DML_OPENMETADATA__URL"] == "https://catalog.example.com"
+    token_file = service["environment"]["DML_OPENMETADATA__TOKEN_FILE"]
+    file = str(installation.secrets / "projects" / "sales" / "openmetadata_token")
+    assert (file, token_file) in {(v["source"], v["target"]) for v in service["volumes"]}
+    # A run's container has the same.
+    assert server.location["env"]["DML_OPENMETADATA__TOKEN_FILE"] == token_file
+    assert server.location["secrets"] == {"openmetadata_token": file}
+
+
+@pytest.mark.parametrize(("has_address", "secrets"), [(False, ("openmetadata_token",)), (True, ("shop_token",))])
+def test_without_an_address_or_a_token_nothing_of_openmetadata_reaches_a_project(
+    installation: Installation, has_address: bool, secrets: tuple[str, ...]
+) -> None:
+    server = plan_server(with_openmetadata(installation) if has_address else installation, location(secrets=secrets))
+    assert not [name for name in server.location["env"] if "OPENMETADATA" in name]
+
+
+def test_a_projects_own_setting_of_openmetadata_counts(installation: Installation) -> None:
+    own = {"DML_OPENMETADATA__URL": "https://other.example.com"}
+    pushing = location(secrets=("openmetadata_token",), environment=own)
+    environment = plan_server(with_openmetadata(installation), pushing).location["env"]
+    assert environment["DML_OPENMETADATA__URL"] == "https://other.example.com"
 
 
 def test_code_server_is_only_on_its_projects_network(installation: Installation) -> None:

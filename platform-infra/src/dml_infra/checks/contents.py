@@ -13,8 +13,9 @@ import requests
 from dml_infra import engine
 from dml_infra.checks import Finding, failed, ok, warning
 from dml_infra.checks.host import registry_of, services
-from dml_infra.errors import EngineError
+from dml_infra.errors import EngineError, InfraError
 from dml_infra.installation import Installation
+from dml_infra.render import OPENMETADATA_TOKEN
 
 # Given by people; everything else `dml infra secrets` makes.
 FROM_PEOPLE = {
@@ -138,16 +139,35 @@ def _sign_in_to_airbyte(installation: Installation, address: str) -> Iterator[Fi
 
 
 def _sign_in_to_openmetadata(installation: Installation, address: str) -> Iterator[Finding]:
-    file = installation.secrets / "openmetadata_token"
-    if not file.is_file():
-        yield warning("there is no token for OpenMetadata", f"To fill the catalogue, write its bot's token to {file}.")
-        return
-    token = {"Authorization": f"Bearer {_read(file)}"}
+    """With the token of each project that pushes: a bot may be one project's."""
+    folder = installation.secrets / "projects"
+    files = {project: folder / project / OPENMETADATA_TOKEN for project in _pushing(installation)}
+    if not files:
+        fix = f"Write its bot's token to {folder}/NAME/{OPENMETADATA_TOKEN} and list that secret in the registry."
+        yield warning(f"no project pushes to OpenMetadata: none has the secret {OPENMETADATA_TOKEN}", fix)
     verify = _authority(installation, "OpenMetadata")
-    answer = requests.get(f"{address}/api/v1/users/loggedInUser", headers=token, timeout=10, verify=verify)
-    if not answer.ok:
-        fix = "Copy the bot's token anew and write it to the secret openmetadata_token."
-        yield failed(f"OpenMetadata refuses the token ({answer.status_code})", fix)
+    for project, file in files.items():
+        if not file.is_file():
+            yield failed(f"{project} has no token for OpenMetadata", f"Write its bot's token to {file}, mode 600.")
+            continue
+        token = {"Authorization": f"Bearer {_read(file)}"}
+        answer = requests.get(f"{address}/api/v1/users/loggedInUser", headers=token, timeout=10, verify=verify)
+        if not answer.ok:
+            yield failed(
+                f"OpenMetadata refuses the token of {project} ({answer.status_code})",
+                f"Copy the bot's token anew and write it to {file}.",
+            )
+
+
+def _pushing(installation: Installation) -> list[str]:
+    """Projects of the list that have a token; a list that is wrong is what `check_registry` says."""
+    from dml_infra.registry import load_registry
+
+    try:
+        locations = load_registry(installation, check_budget=False)
+    except InfraError:
+        return []
+    return [location.name for location in locations if OPENMETADATA_TOKEN in location.secrets]
 
 
 def _sign_in_to_portainer(installation: Installation, address: str) -> Iterator[Finding]:
