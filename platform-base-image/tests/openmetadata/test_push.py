@@ -91,6 +91,30 @@ def test_a_dead_catalogue_fails_no_run_and_gets_all_of_them_later(tmp_path: Path
     assert [one["runs"][0]["run_id"] for one in stand.requests[-2]["documents"]] == ["r1", "r2", "r3"]
 
 
+def test_a_run_in_an_image_without_the_publisher_says_so_and_its_document_waits(
+    tmp_path: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a run in a container installs nothing")
+
+    monkeypatch.setattr("dml_platform.core.environments._install", refuse)
+    cache = tmp_path / "opt" / "openmetadata"
+    settings = settings_with(tmp_path, stand, program=None, cache_dir=cache)
+    settings = settings.model_copy(update={"image": "registry.example.com/shop@sha256:0123"})
+    start = "OpenMetadata was not brought up to date: the publisher is not in this image (nothing at "
+    for number, waiting in ((1, "1 document waits"), (2, "2 documents wait")):
+        [said] = push_after_run(settings, document(number), f"r{number}")
+        assert said.startswith(start)
+        assert said.endswith(f"{waiting} for the next push.")
+    assert not cache.exists()
+    with pytest.raises(ConfigError, match="--build-arg OPENMETADATA=yes"):
+        push(settings, document())
+    # The next image has it.
+    later = settings.model_copy(update={"openmetadata": settings_with(tmp_path, stand).openmetadata})
+    assert push_after_run(later, document(3), "r3") == ["OpenMetadata: nothing to do"]
+    assert [one["runs"][0]["run_id"] for one in stand.requests[-1]["documents"]] == ["r1", "r2", "r3"]
+
+
 def test_after_a_run_on_a_laptop_or_without_an_address_nothing_is_pushed(tmp_path: Path, stand: Stand) -> None:
     settings = settings_with(tmp_path, stand)
     assert push_after_run(settings.model_copy(update={"profile": "local"}), document(), "r1") == []

@@ -51,9 +51,8 @@ def ensure_environment(
         RetryableError: the package index cannot be reached, or another process holds the installation too long.
         ConfigError: there is no such package or version, or the folder cannot be written.
     """
-    programs = folder / "bin"
-    if (folder / _MARKER).is_file() and programs.is_dir():
-        return programs
+    if is_installed(folder):
+        return folder / "bin"
     what = f"cannot install {label}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +68,12 @@ def ensure_environment(
         raise ConfigError(
             what, f"{folder.parent}: {error.strerror or error}", f"Point {setting} to a folder that can be written."
         ) from error
-    return programs
+    return folder / "bin"
+
+
+def is_installed(folder: Path) -> bool:
+    """Whether the environment is there and whole."""
+    return (folder / _MARKER).is_file() and (folder / "bin").is_dir()
 
 
 def _install(folder: Path, packages: Sequence[str], *, python: str, what: str) -> None:

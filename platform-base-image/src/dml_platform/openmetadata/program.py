@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dml_platform.core.environments import Progress, ensure_environment
+from dml_platform.core.environments import Progress, ensure_environment, is_installed
 from dml_platform.core.errors import ConfigError, PermanentError, RetryableError
 from dml_platform.core.settings import Settings
 
@@ -36,10 +36,10 @@ _MARGIN_S = 120.0
 
 
 def ensure_publisher(settings: Settings, progress: Progress | None = None) -> list[str]:
-    """The publisher's command, installed on first use.
+    """The publisher's command, installed on first use; never in a container, which would do it again in each run.
 
     Raises:
-        ConfigError: the program that the settings name is not there, or it cannot be installed.
+        ConfigError: the program that the settings name is not there, it cannot be installed, or this image has none.
         RetryableError: the package index cannot be reached.
     """
     if named := settings.openmetadata.program:
@@ -52,6 +52,12 @@ def ensure_publisher(settings: Settings, progress: Progress | None = None) -> li
         return [str(named)]
     digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
     folder = settings.openmetadata.cache_dir / f"publisher-{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
+    if settings.image and not is_installed(folder):
+        raise ConfigError(
+            "cannot push to OpenMetadata",
+            f"the publisher is not in this image (nothing at {folder})",
+            "Build the project's image with --build-arg OPENMETADATA=yes, then deploy it.",
+        )
     programs = ensure_environment(
         folder,
         ["--require-hashes", "-r", str(REQUIREMENTS)],
@@ -63,16 +69,19 @@ def ensure_publisher(settings: Settings, progress: Progress | None = None) -> li
     return [str(programs / "python"), "-I", "-W", "ignore", "-c", _START, str(SOURCE)]
 
 
-def call(settings: Settings, request: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
+def call(
+    settings: Settings, command: Sequence[str], request: Mapping[str, Any], progress: Progress | None = None
+) -> dict[str, Any]:
     """Give the publisher a request.
 
+    Args:
+        command: what :func:`ensure_publisher` gave.
     Returns: its answer.
     Raises:
-        RetryableError: it took too long, or cannot be installed now.
+        RetryableError: it took too long.
         PermanentError: it ended without an answer; its last words.
     """
     what = "cannot push to OpenMetadata"
-    command = ensure_publisher(settings, progress)
     if progress:
         progress("comparing with OpenMetadata")
     limit = settings.openmetadata.timeout_s + _MARGIN_S

@@ -17,7 +17,7 @@ from dml_platform.core.environments import Progress
 from dml_platform.core.errors import ConfigError, PermanentError, PlatformError, RetryableError
 from dml_platform.core.settings import Settings
 from dml_platform.core.storage import Storage, open_storage
-from dml_platform.openmetadata.program import call
+from dml_platform.openmetadata.program import call, ensure_publisher
 
 AREA = "openmetadata"
 KEPT_WAITING = 100
@@ -80,10 +80,12 @@ def push(
         dry_run: only say what would be done.
         attempts: tries of a request; default: the settings'.
     Raises:
-        ConfigError: no address or token is set, or the token's file cannot be read.
+        ConfigError: no address or token is set, the token's file cannot be read, or there is no publisher.
         RetryableError: the server cannot be reached; what waits goes on waiting.
         PermanentError: the server does not take the token, or is of another generation.
     """
+    # Before a hundred documents are read.
+    url, token, command = _url(settings), _token(settings), ensure_publisher(settings, progress)
     storage = open_storage(settings, document.project, AREA)
     names = _waiting(storage)
     waiting = [json.loads(gzip.decompress(content)) for name in names if (content := storage.read(name))]
@@ -94,8 +96,8 @@ def push(
     request = {
         "documents": [*earlier, newest],
         "state": json.loads(state) if state else None,
-        "url": _url(settings),
-        "token": _token(settings),
+        "url": url,
+        "token": token,
         "service": own.service,
         "classification": own.classification,
         "dry_run": dry_run,
@@ -103,7 +105,7 @@ def push(
         "request_timeout_s": own.request_timeout_s,
         "timeout_s": own.timeout_s,
     }
-    answer = call(settings, request, progress)
+    answer = call(settings, command, request, progress)
     if not dry_run and answer.get("state"):
         storage.write(_STATE, json.dumps(answer["state"]).encode())
     if fault := answer.get("fault"):
