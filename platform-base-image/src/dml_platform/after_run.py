@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.executor.in_process import InProcessExecutor
 
 from dml_platform.catalog.refresh import refresh
@@ -22,6 +23,8 @@ from dml_platform.lake import Lake
 from dml_platform.lake.reporting import short_run_id
 from dml_platform.openmetadata import push_after_run
 from dml_platform.report.publish import publish_report
+
+_REPORT = "Report: "
 
 
 def finish_run(
@@ -52,9 +55,9 @@ def _document(project: Project, lake: Lake, **run: Any) -> list[str]:
     document, place = made
     late = sum(" is late: " in notice for notice in document.notices)
     said = [f"Catalogue document: {len(document.tables)} tables, {len(document.tests)} tests, {late} late, in {place}"]
-    if lake.settings.is_s3:  # on a laptop 'dml report' makes it when somebody wants it
+    if lake.settings.profile == "server":  # on a laptop 'dml report' makes it when somebody wants it
         try:
-            said.append(f"Report: {publish_report(lake.settings, document)}")
+            said.append(f"{_REPORT}{publish_report(lake.settings, document)}")
         except Exception as error:  # noqa: BLE001 - a page; the next run makes it anew
             said.append(f"The report was not published: {error}")
     said += push_after_run(lake.settings, document, short_run_id(run["dagster_run_id"]))
@@ -115,7 +118,11 @@ class _Executor(InProcessExecutor):
             yield event
         run = plan_context.dagster_run
         for text in self._finish(plan_context.instance, run.run_id, failed):
-            plan_context.log.info(text)
+            if text.startswith(f"{_REPORT}http"):  # of texts Dagster's page makes no links
+                link = dg.MetadataValue.url(text.removeprefix(_REPORT))
+                yield DagsterEvent.engine_event(plan_context, "Report", EngineEventData({"report": link}))
+            else:
+                plan_context.log.info(text)
 
 
 def _finish(project: Project, instance: dg.DagsterInstance, run_id: str, failed: Mapping[str, str]) -> list[str]:

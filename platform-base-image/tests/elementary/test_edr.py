@@ -101,6 +101,7 @@ def test_a_run_sends_them_when_it_built_something(shop: Shop, monkeypatch: pytes
         shop.build(hours_later=2)
         [run_id] = {f"day{shop.day}after2h"}
         said = finish_run(shop.project, instance=instance, dagster_run_id=run_id, failed={})
+        assert any(text.startswith("Catalogue document: ") for text in said), said
         assert said[-1] == "Elementary's alerts: 1 sent"
         assert len(hook.got) == 1
         said = finish_run(shop.project, instance=instance, dagster_run_id="another", failed={})

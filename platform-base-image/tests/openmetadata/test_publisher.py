@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from catalog_server import CatalogServer
 
 import dml_platform
 from dml_platform.core.document import Column, Consumer, Document, Table, TableEdge
@@ -18,41 +19,11 @@ from dml_platform.core.settings import Settings
 from dml_platform.openmetadata.program import SOURCE, ensure_publisher
 
 TOKEN = "test-token-of-a-bot"  # pragma: allowlist secret
-FAKE = Path(__file__).parents[2] / "openmetadata" / "tests"
-
-
-class Server:
-    """The fake server as a process of its own: what it stands on is in the publisher's environment only."""
-
-    def __init__(self, python: str) -> None:
-        code = (
-            f"import sys; sys.path[:0] = [{str(FAKE)!r}, {str(SOURCE.parent)!r}]; import serve_fake; serve_fake.main()"
-        )
-        self._process = subprocess.Popen(
-            [python, "-W", "ignore", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout
-        self.url = self._process.stdout.readline().strip()
-
-    def ask(self, question: str) -> list[str]:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"{question}\n")
-        self._process.stdin.flush()
-        found: list[str] = json.loads(self._process.stdout.readline())
-        return found
-
-    def close(self) -> int:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.close()
-        self._process.stdout.close()
-        return self._process.wait(timeout=60)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    started = Server(ensure_publisher(Settings(home=Path("unused")))[0])
+def server() -> Iterator[CatalogServer]:
+    started = CatalogServer(ensure_publisher(Settings(home=Path("unused")))[0])
     yield started
     assert started.close() == 0, "a request was of a wrong shape"
 
@@ -72,7 +43,7 @@ def document(name: str, day: int) -> Document:
 
 @pytest.mark.integration
 @pytest.mark.timeout(900)
-def test_push_shows_the_difference_then_makes_it_so(tmp_path: Path, server: Server) -> None:
+def test_push_shows_the_difference_then_makes_it_so(tmp_path: Path, server: CatalogServer) -> None:
     project, home = tmp_path / "project-shop", tmp_path / "home"
     project.mkdir()
     (project / "pyproject.toml").write_text('[tool.dml]\nproject = "shop"\n')

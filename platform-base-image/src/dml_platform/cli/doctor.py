@@ -90,6 +90,7 @@ def _services(settings: Settings) -> str:
     places = {
         "Airbyte (DML_AIRBYTE__SERVER_URL)": settings.airbyte.server_url,
         "Dagster for links (DML_DAGSTER_URL)": settings.dagster_url,
+        "pages for links (DML_REPORTS_URL)": settings.reports_url,
         "OpenMetadata (DML_OPENMETADATA__URL)": settings.openmetadata.url,
     }
     return ", ".join(f"{name}: {place or 'not set'}" for name, place in places.items())

@@ -173,6 +173,11 @@ class Settings(BaseSettings):
         description="where dbt packages (Elementary) come from: hub, a git server's address or a folder; default: none",
     )
     dagster_url: str | None = Field(default=None, description="address of Dagster's UI, as people open it")
+    reports_url: str | None = Field(
+        default=None,
+        description="address below which people open projects' pages, e.g. https://data.example.com/reports/; "
+        "default: no link but the place where they lie",
+    )
     template: str | None = Field(
         default=None, description="project template: folder or git address; default: the one beside the projects"
     )

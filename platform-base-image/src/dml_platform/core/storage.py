@@ -147,7 +147,8 @@ class ObjectStorage(Storage):
         """One object, in parts."""
 
         def put() -> None:
-            with path.open("rb") as source, self._open().open_output_stream(f"{self.root}/{name}") as stream:
+            place, known = f"{self.root}/{name}", _metadata(name)
+            with path.open("rb") as source, self._open().open_output_stream(place, metadata=known) as stream:
                 shutil.copyfileobj(source, stream, 1 << 23)
 
         _persist(put)
@@ -219,6 +220,13 @@ def open_storage(settings: Settings, project: str, area: str) -> Storage:
     if settings.is_s3:
         return ObjectStorage(settings, f"{settings.warehouse}/{project}/_{area}")
     return FolderStorage(settings.home / area / project)
+
+
+def page_address(settings: Settings, project: str, area: str, name: str) -> str:
+    """Where people open a page of a project: below ``DML_REPORTS_URL``, where that is set, else where it lies."""
+    if settings.reports_url:
+        return f"{settings.reports_url.rstrip('/')}/{project}/{area}/{name}"
+    return open_storage(settings, project, area).address(name)
 
 
 def _metadata(name: str) -> dict[str, str] | None:

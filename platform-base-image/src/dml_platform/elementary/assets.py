@@ -36,7 +36,8 @@ def build_report_assets(
         lake: Lake = context.resources.lake.lake
         with failures():
             place = make_report(project, lake, lambda text: context.log.info(text))
-        shown = dg.MetadataValue.path(place) if "://" not in place else dg.MetadataValue.url(place)
+        # No browser opens s3://….
+        shown = dg.MetadataValue.url(place) if place.startswith("http") else dg.MetadataValue.path(place)
         return dg.MaterializeResult(metadata={"report": shown})
 
     return [_report]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dml_platform.core.errors import PermanentError
 from dml_platform.core.project import Project
-from dml_platform.core.storage import open_storage
+from dml_platform.core.storage import open_storage, page_address
 from dml_platform.elementary.edr import last_words, run_edr, workplace
 from dml_platform.lake import Lake
 
@@ -17,7 +17,7 @@ REPORT = "report.html"
 def make_report(project: Project, lake: Lake, progress: Callable[[str], None] | None = None) -> str:
     """Make the page and keep it beside the project's tables.
 
-    Returns: its address.
+    Returns: where people open it: its address, or, where none is set, its place.
     Raises:
         ConfigError: the dbt package is not installed.
         PermanentError: ``edr`` failed; its last words.
@@ -37,4 +37,5 @@ def make_report(project: Project, lake: Lake, progress: Callable[[str], None] | 
         if done.returncode != 0 or not page.is_file():
             why = f"edr ended with {done.returncode}: {last_words(done)}"
             raise PermanentError(what, why, "Correct it and run it again.")
-        return open_storage(lake.settings, project.name, AREA).upload(REPORT, page)
+        open_storage(lake.settings, project.name, AREA).upload(REPORT, page)
+    return page_address(lake.settings, project.name, AREA, REPORT)
