@@ -20,6 +20,8 @@ from dml_infra.secrets import S3Key, credentials_lock, read_s3_key, read_secret
 
 BUCKETS = ("lake", "dagster", "landing", "backups")
 ENDPOINT = "http://object-store:9000"
+# Folders of a project, each with a line before its name, whose pages the proxy shows: config/caddy/Caddyfile.
+PAGE_AREAS = ("report", "elementary")
 # Takes a request and gives the answer; raises when the store refuses.
 Store = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -35,7 +37,8 @@ def provision(installation: Installation, projects: Iterable[str], *, store: Sto
         for name in projects:
             key = read_s3_key(installation, f"projects/{name}/aws_credentials")
             users.append(_user(f"project-{name}", project_policy(name), key))
-        ask(installation, {"do": "apply", "buckets": list(BUCKETS), "users": users}, store=store)
+        public = {"lake": pages_policy()}
+        ask(installation, {"do": "apply", "buckets": list(BUCKETS), "public": public, "users": users}, store=store)
 
 
 def drop_project(installation: Installation, name: str, *, store: Store | None = None) -> None:
@@ -81,6 +84,12 @@ def dagster_policy() -> dict[str, Any]:
         _allow(["s3:ListBucket", "s3:GetBucketLocation"], ["dagster"]),
         _allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"], ["dagster/*"]),
     )
+
+
+def pages_policy() -> dict[str, Any]:
+    """Pages of projects are given to whoever reaches the store: the proxy, behind its sign-in, and other projects."""
+    statement = _allow(["s3:GetObject"], [f"lake/*/_{area}/*.html" for area in PAGE_AREAS])
+    return _policy({**statement, "Principal": {"AWS": ["*"]}})
 
 
 def ask(installation: Installation, request: dict[str, Any], *, store: Store | None = None) -> dict[str, Any]:
@@ -156,6 +165,8 @@ class _Admin:
             for bucket in request["buckets"]:
                 if not self.client.bucket_exists(bucket_name=bucket):
                     self.client.make_bucket(bucket_name=bucket)
+            for bucket, policy in request.get("public", {}).items():
+                self.client.set_bucket_policy(bucket_name=bucket, policy=json.dumps(policy))
             for user in request["users"]:
                 self._apply_user(**user)
             return {}

@@ -166,6 +166,8 @@ def project_environment(installation: Installation, location: CodeLocation) -> d
     return {
         # Links of reports and alerts to Dagster's pages.
         "DML_DAGSTER_URL": installation.address,
+        # The proxy shows there what the library has put into the object store.
+        "DML_REPORTS_URL": f"{installation.address}reports/",
         **{ours: installation.env[theirs] for ours, theirs in airbyte.items() if installation.env.get(theirs)},
         **openmetadata,
         **location.environment,

@@ -52,6 +52,7 @@ def test_code_server_sees_its_own_secret_files_and_no_secret_in_its_environment(
     environment = service["environment"]
     assert environment["DML_LAKE__CATALOG_URI"] == "postgresql+psycopg2://sales@postgres:5432/lake"
     assert environment["DAGSTER_CURRENT_IMAGE"] == f"registry.example.com/project-sales@{DIGEST}"
+    assert environment["DML_REPORTS_URL"] == "https://localhost/reports/"
     assert (environment["PGUSER"], environment["SHOP"], environment["PRICE"]) == ("sales", "eu", "5$$")
 
 
