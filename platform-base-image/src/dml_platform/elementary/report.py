@@ -13,6 +13,21 @@ from dml_platform.lake import Lake
 AREA = "elementary"
 REPORT = "report.html"
 
+# A server shows pages without an origin, so that their scripts can do nothing in the name of who looks at them. A browser
+# refuses such a page its storage, which Elementary's scripts ask for before they draw anything (seen with 0.25.1).
+_STORAGE = """<script>
+for (const name of ["localStorage", "sessionStorage"]) {
+  try { void window[name]; } catch {
+    const kept = new Map();
+    Object.defineProperty(window, name, {value: {
+      getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => { kept.set(key, String(value)); },
+      removeItem: (key) => { kept.delete(key); }, clear: () => { kept.clear(); },
+      key: (index) => [...kept.keys()][index] ?? null, get length() { return kept.size; },
+    }});
+  }
+}
+</script>"""
+
 
 def make_report(project: Project, lake: Lake, progress: Callable[[str], None] | None = None) -> str:
     """Make the page and keep it beside the project's tables.
@@ -37,5 +52,11 @@ def make_report(project: Project, lake: Lake, progress: Callable[[str], None] | 
         if done.returncode != 0 or not page.is_file():
             why = f"edr ended with {done.returncode}: {last_words(done)}"
             raise PermanentError(what, why, "Correct it and run it again.")
+        page.write_text(with_storage(page.read_text(encoding="utf-8")), encoding="utf-8")
         open_storage(lake.settings, project.name, AREA).upload(REPORT, page)
     return page_address(lake.settings, project.name, AREA, REPORT)
+
+
+def with_storage(page: str) -> str:
+    """A page whose scripts find a storage where the browser gives it none: one that lasts as long as the page."""
+    return page.replace("<head>", f"<head>{_STORAGE}", 1)
