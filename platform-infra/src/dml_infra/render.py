@@ -154,7 +154,7 @@ def project_environment(installation: Installation, location: CodeLocation) -> d
     """Variables of a project's containers, code server and runs alike; no value of them is secret.
 
     Of Airbyte a project gets the address and the application; the secret is one of its own (``secrets``), named to it
-    by ``DML_AIRBYTE__CLIENT_SECRET_FILE`` in its environment. Of OpenMetadata it gets the address where it lists a token
+    by ``DML_AIRBYTE__CLIENT_SECRET_FILE`` in its environment. Of OpenMetadata it gets the address if it lists a token
     (:data:`OPENMETADATA_TOKEN`): without one, each run would only say that there is none.
     """
     name = location.name

@@ -44,7 +44,8 @@ servers = [http.server.ThreadingHTTPServer(("", port), Service) for port in (300
 threads = [threading.Thread(target=server.serve_forever) for server in servers]
 [thread.start() for thread in threads]
 """
-WEBSERVER, VIEWER, GRAFANA, CATALOG, PORTAINER = 3001, 3002, 3000, 8585, 9000
+ALIASES = ("grafana", "openmetadata", "portainer", "oauth2-proxy", "dagster", "object-store")
+WEBSERVER, VIEWER, GRAFANA, CATALOG, PORTAINER, OBJECT_STORE = 3001, 3002, 3000, 8585, 9000, 9000
 Ask = Callable[..., tuple[int, dict[str, Any], dict[str, str]]]
 
 
@@ -67,7 +68,7 @@ def services(core_images: dict[str, str]) -> Iterator[str]:
     docker("network", "create", NAME)
     docker(
         *["run", "--detach", "--init", "--name", f"{NAME}-services", "--network", NAME],
-        *(f"--network-alias={alias}" for alias in ("grafana", "openmetadata", "portainer", "oauth2-proxy", "dagster")),
+        *(f"--network-alias={alias}" for alias in ALIASES),
         *[core_images["DML_DAGSTER_IMAGE"], "python", "-c", SERVICES],
     )
     try:
@@ -139,7 +140,9 @@ def oidc(start: Callable[[str], Ask]) -> Ask:
     return start("oidc")
 
 
+REPORT = "/reports/orders/report/index.html"
 PATHS = ("/", "/graphql", "/grafana/", "/portainer/", "/catalog/", "/catalog/data", "//graphql", "/oauth2/../graphql")
+PATHS += ("/reports/", REPORT)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -179,6 +182,13 @@ def test_only_administrators_reach_portainer(local: Ask) -> None:
     assert local("/portainer/api/stacks", user="vera")[0] == 403
     _, seen, _ = local("/portainer/api/stacks", user="ann")
     assert (seen["port"], seen["path"]) == (PORTAINER, "/api/stacks")
+
+
+def test_a_report_comes_from_the_object_store_and_a_password_does_not_go_there(local: Ask) -> None:
+    status, seen, headers = local(REPORT, user="vera")
+    assert (status, seen["port"], seen["path"]) == (200, OBJECT_STORE, "/lake/orders/_report/index.html")
+    assert "authorization" not in seen["headers"]
+    assert headers["content-security-policy"].startswith("sandbox ")
 
 
 def test_the_catalogues_api_takes_its_own_token(local: Ask, oidc: Ask) -> None:

@@ -13,8 +13,8 @@ from dml_platform.lake import Lake
 AREA = "elementary"
 REPORT = "report.html"
 
-# A server shows pages without an origin, so that their scripts can do nothing in the name of who looks at them. A browser
-# refuses such a page its storage, which Elementary's scripts ask for before they draw anything (seen with 0.25.1).
+# A server shows pages without an origin, so that their scripts can do nothing in the name of who looks at them. A
+# browser refuses such a page its storage, which Elementary's scripts ask for before they draw (seen with 0.25.1).
 _STORAGE = """<script>
 for (const name of ["localStorage", "sessionStorage"]) {
   try { void window[name]; } catch {
