@@ -176,7 +176,7 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def image(session: nox.Session) -> None:
-    """Build the image with plain Docker, then describe it (session sbom); `-- TAG [docker build's own options]`."""
+    """Build the image with plain Docker, and describe it (session sbom); `-- TAG [docker build's own options]`."""
     tag, *options = session.posargs or [TAG]
     if os.environ.get("DML_DBT_PACKAGES_MIRROR"):  # what is in dbt/dbt_packages goes along into the image
         session.run("dml", "elementary", "install", external=True)
@@ -185,13 +185,18 @@ def image(session: nox.Session) -> None:
     if os.environ.get("UV_DEFAULT_INDEX"):
         options.append("--secret=id=index,env=UV_DEFAULT_INDEX")
     session.run("docker", "build", *options, "--tag", tag, "--file=docker/Dockerfile", ".", external=True)
-    session.notify("sbom", [tag])
+    # Here and not as a session of its own: that would come after `vulnerabilities`, which reads what this writes.
+    describe(session, tag)
 
 
 @nox.session(venv_backend="none")
 def sbom(session: nox.Session) -> None:
     """Write the image's bill of materials (CycloneDX) and its known vulnerabilities into dist/; `-- TAG`."""
-    tag = session.posargs[0] if session.posargs else TAG
+    describe(session, session.posargs[0] if session.posargs else TAG)
+
+
+def describe(session: nox.Session, tag: str) -> None:
+    """What session sbom does, for an image."""
     bill, report = Path(f"dist/{NAME}.cdx.json"), Path(f"dist/{NAME}.audit.json")
     bill.parent.mkdir(exist_ok=True)
     ask = "import sys; print('%d.%d' % sys.version_info[:2])"

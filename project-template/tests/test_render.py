@@ -211,3 +211,29 @@ def test_nothing_secret_is_asked() -> None:
         if not name.startswith("_"):
             assert not question.get("secret")
             assert not re.search("secret|token|passw|credential|key", name)
+
+
+def test_a_built_image_is_described_before_the_next_session_reads_of_it(
+    rendered: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`nox -s image image_check vulnerabilities` in one call: the last reads what the first wrote."""
+    noxfile = runpy.run_path(str(rendered(GOOD) / "noxfile.py"))
+    called: list[str] = []
+
+    class Session:
+        posargs = ("project-marketing:try",)
+
+        def run(self, *command: str, **_: object) -> str:
+            called.append(command[1] if command[0] == "docker" else command[-1])
+            if command[0] == "uv" and "--output" in command:
+                report = {"dependencies": [{"name": "six", "version": "1.17.0", "vulns": []}]}
+                Path(command[command.index("--output") + 1]).write_text(json.dumps(report))
+            return json.dumps({"components": []}) if "environment" in command else "3.11"
+
+        def log(self, _: str) -> None:
+            pass
+
+    monkeypatch.chdir(tmp_path)
+    noxfile["image"].func(Session())
+    assert called[0] == "build"
+    assert json.loads((tmp_path / "dist/project-marketing.audit.json").read_text())["dependencies"]

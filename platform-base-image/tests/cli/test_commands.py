@@ -220,6 +220,14 @@ def test_doctor_says_that_a_project_and_the_base_do_not_fit(dml: Dml, root: Path
     assert "wrong base: not for projects: shop: project_shop/own.py:1: dml_platform.lake.write.Step" in output
 
 
+def test_arguments_for_the_tests_get_to_them(dml: Dml, root: Path) -> None:
+    pytest.importorskip("nox", reason="nox is a developer tool: DML_DEV=1 ./dml doctor installs it")
+    noted = "import nox\n@nox.session\ndef tests(session):\n    open('given', 'w').write(repr(session.posargs))\n"
+    (root / "noxfile.py").write_text(noted)
+    assert dml("test", "-s", "tests", "--", "-k", "a name", "--", "--stack")[0] == 0
+    assert (root / "given").read_text() == "['-k', 'a name', '--', '--stack']"
+
+
 def test_damaged_databases_are_a_sentence(dml: Dml) -> None:
     home = load_settings().home
     publish()

@@ -96,6 +96,21 @@ def test_a_project_is_made_committed_and_run(dml: Dml, workspace: Path) -> None:
 
 
 @pytest.mark.integration
+def test_in_a_tree_the_next_steps_are_typed_by_its_launcher(dml: Dml, workspace: Path) -> None:
+    (workspace / "dml").write_text("#!/bin/sh\n")
+    (workspace / "dml").chmod(0o755)
+    path = os.pathsep.join(
+        folder for folder in os.environ["PATH"].split(os.pathsep) if not (Path(folder) / "dml").exists()
+    )
+
+    done = dml("new", "web", "--owner", "team:web", "--no-run", PATH=path)
+
+    assert done.returncode == 0, done.stderr
+    typed = [line.split("#")[0].split("--image")[0].strip() for line in done.stdout.splitlines() if "dml " in line]
+    assert typed == ["../dml run", "../dml up", "../dml test", "../dml infra register web"]
+
+
+@pytest.mark.integration
 def test_a_first_run_that_fails_leaves_the_project_and_says_so(dml: Dml, workspace: Path) -> None:
     done = dml("new", "web", "--owner", "team:broken")
     assert done.returncode == 1

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from dml_platform import __version__
 from dml_platform.cli.faults import explain
@@ -133,12 +133,22 @@ def new(
     raise typer.Exit(projects.new(name, console, answers=answers, folder=folder, ask=not defaults, first_run=first_run))
 
 
-@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+class _AllWords(TyperCommand):
+    """Keeps the ``--`` among the arguments of another program, which is that program's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--" in args:
+            place = args.index("--")
+            args = [*args[:place], "--", *args[place:]]
+        return super().parse_args(ctx, args)
+
+
+@app.command("test", cls=_AllWords, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run_tests(
     context: typer.Context,
     stack: Annotated[bool, typer.Option("--stack", help="Only the tests of the whole server, with Docker.")] = False,
 ) -> None:
-    """Run all tests that this machine can run. Arguments go to nox, e.g. `dml test -s lint`."""
+    """Run all tests that this machine can run. Arguments go to nox, e.g. `dml test -s tests -- -k name`."""
     from dml_platform.cli import test
 
     raise typer.Exit(test.run_tests([*(["-s", "stack"] if stack else []), *context.args]))

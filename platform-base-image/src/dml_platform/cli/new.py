@@ -144,21 +144,28 @@ def _run(target: Path, console: Console) -> int:
 
 
 def _next_steps(target: Path, chosen: Mapping[str, Any], *, has_run: bool) -> str:
-    name = chosen["name"]
-    first = [("dml up", "Dagster's UI: lineage, checks, plots")]
-    first = first if has_run else [("dml run", "ingest, build, test, publish"), *first]
+    name, dml = chosen["name"], _command(target)
+    first = [(f"{dml} up", "Dagster's UI: lineage, checks, plots")]
+    first = first if has_run else [(f"{dml} run", "ingest, build, test, publish"), *first]
     steps = [
         (f"cd {_shown(target)}", ""),
         *first,
-        ("nox", "every check of the repository"),
+        (f"{dml} test", "every check of the repository; runs nox"),
         ("git remote add origin <address> && git push -u origin main", "publish it; its workflow checks each change"),
     ]
     lines = ["", "Next", *(f"  {command:<28}{f'  # {why}' if why else ''}".rstrip() for command, why in steps)]
     lines += ["  Replace the samples: README.md says where ('Making it yours').", ""]
     lines += [f"On the server: one file changes, once the image is pushed ({target.name}/README.md, 'Going live')"]
     who = [f"--{key} {chosen[key]}" for key in ("owner", "alerts") if chosen.get(key)]
-    lines += [" ".join([f"  dml infra register {name} --image <repository>@sha256:<digest>", *who])]
+    lines += [" ".join([f"  {dml} infra register {name} --image <repository>@sha256:<digest>", *who])]
     return "\n".join(lines)
+
+
+def _command(target: Path) -> str:
+    """How this command is typed in the project's folder: by the launcher of its tree, where ``dml`` is on no path."""
+    if shutil.which("dml") or not os.access(target.parent / "dml", os.X_OK):
+        return "dml"
+    return "../dml"
 
 
 def _shown(target: Path) -> str:
