@@ -48,22 +48,26 @@ def sql(console: Console, query: str | None, *, run_id: str | None, output: str,
 
 
 def tables(console: Console, project: str | None) -> None:
-    """Print all tables."""
+    """Print all tables that may be read; how many others there are."""
     lake = open_lake()
+    listed, readable = lake.tables(project), set(lake.readable_tables())
     table = Table("table", "rows", "published", "by run", box=None, padding=(0, 2, 0, 0))
-    for ref in lake.tables(project):
+    for ref in (ref for ref in listed if ref in readable):
         newest = next(lake.history(ref), None)
         if newest is None:
             table.add_row(ref.dotted, "-", "never", "-")
         else:
             rows = f"{newest.rows_total:,}" if newest.rows_total is not None else "?"
             table.add_row(ref.dotted, rows, _age(newest.committed_at), escape(newest.summary.get("run_id", "-")))
-    if not table.row_count:
+    if not listed:
         _require_known(lake, project)
         of = f" of project {project!r}" if project else ""
         console.print(f"The lake has no tables{escape(of)} yet. 'dml run' fills it.")
         return
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+    if hidden := len(listed) - table.row_count:
+        console.print(f"{hidden} more are other projects' own: only marts are read by all.", highlight=False)
 
 
 def _require_known(lake: Lake, project: str | None) -> None:
