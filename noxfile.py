@@ -20,6 +20,8 @@ WHEELS = ROOT / "dist"
 # Images and the layers they are built from, a registry with them; and what the preflight wants free besides.
 STACK_DISK_GB = 20
 GLUE = ["noxfile.py", "tests", "tree"]
+# Projects that no folder holds: rendered from the template for the server's tests, with these answers.
+RENDERED = {"marketing": ["--notebooks"], "logistics": ["--no-notebooks", "--dvc-remote=none"]}
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["borders", "lint", "tests", "integration", "docs"]
@@ -87,8 +89,26 @@ def stack(session: nox.Session) -> None:
     for variable, (folder, tag, argument, source) in images.items():
         fan_out(session, folder, "image", tag, f"--build-arg={argument}={source}")
         os.environ[variable] = tag
+    os.environ["TEST_RENDERED_IMAGES"] = build_rendered(session, "dml-platform-base:stack-test")
     session.run("python", "-m", "pytest", str(ROOT / "tests" / "test_images.py"))
     fan_out(session, "platform-infra", "stack", *session.posargs)
+
+
+def build_rendered(session: nox.Session, base: str) -> str:
+    """Make new teams' projects as they do, and their images: what the server's tests take, NAME=IMAGE NAME=IMAGE."""
+    images = {}
+    who = {f"GIT_{role}_{what}": "team@example.com" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, answers in RENDERED.items():
+            images[name] = f"project-{name}:stack-test"
+            people = [f"--owner=team:{name}", f"--alerts={name}@example.com"]
+            new = ["dml", "new", name, *people, *answers, "--defaults", "--no-run", f"--folder={folder}"]
+            session.run(*new, env={**who, "DML_TEMPLATE": str(ROOT / "project-template")})
+            # Its own session, as its workflow calls it.
+            noxfile = str(Path(folder) / f"project-{name}" / "noxfile.py")
+            image = ["-s", "image", "--no-venv", "--", images[name], f"--build-arg=BASE_IMAGE={base}"]
+            session.run("python", "-m", "nox", "-f", noxfile, *image)
+    return " ".join(f"{name}={image}" for name, image in images.items())
 
 
 def disk_free_gb() -> float:

@@ -5,7 +5,8 @@ to build, and what a person does with one is a story too. Everything is removed 
 killed test run left is removed by the next one. With TEST_STACK_KEEP=<file> nothing is removed, and the next run with
 the same file goes on with the same server: for a look, or for one test at a time.
 
-TEST_BASE_IMAGE and TEST_SALES_IMAGE name images of the engine; TEST_PYTHON_IMAGE what ours are built on.
+TEST_BASE_IMAGE and TEST_SALES_IMAGE name images of the engine, TEST_RENDERED_IMAGES those of projects made from the
+template (name=image name=image); TEST_PYTHON_IMAGE what ours are built on.
 """
 
 from __future__ import annotations
