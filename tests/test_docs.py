@@ -26,6 +26,7 @@ NOT_RUN = {
     "clone": "the clone is made from this tree instead",
     "push": "pushes to the company's git server",
     "slow": "installs and tests a repository for minutes: the session `alone` itself",
+    "team": "needs a registry and a server: the server's tests take such projects through the same commands",
     "two-clones": "is for repositories that were split, side by side; tests/test_split.py splits them",
 }
 COMMANDS = dict(reference.commands())
