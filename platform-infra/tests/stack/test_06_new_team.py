@@ -97,7 +97,8 @@ def teams(
         figures[f"new team {name}: register and first deploy, s"] = round(time.monotonic() - started, 1)
     yield projects
     for name in images:
-        projects.dml("remove", name, "--yes")
+        if name in projects.locations():
+            projects.dml("remove", name, "--yes")
 
 
 def changed(earlier: dict[str, bytes], later: dict[str, bytes]) -> list[str]:
@@ -200,4 +201,18 @@ def test_a_release_that_was_taken_back_publishes_no_more(
     assert {entry["name"]: entry["image"] for entry in read_list(teams) if entry["name"] in images} == images
     assert run()[0] == first != NEXT[:12]
     assert teams.location(other) == untouched
+    assert neighbours(teams) == before
+
+
+def test_a_project_that_is_taken_off_stops_nobodys_runs(
+    teams: Server, images: dict[str, str], before: dict[str, tuple[str, str]], figures: dict[str, Any]
+) -> None:
+    """The core's services have connections to Postgres by each project's network, and lose those with it."""
+    for name in images:
+        teams.dml("remove", name, "--yes")
+    assert not set(images) & set(teams.locations())
+    started = time.monotonic()
+    run_id = teams.batch()
+    assert teams.wait_for_runs(run_id, seconds=150) == {run_id: "SUCCESS"}, teams.reason(run_id)
+    figures["two projects taken off: the next run of another ended after, s"] = round(time.monotonic() - started, 1)
     assert neighbours(teams) == before
