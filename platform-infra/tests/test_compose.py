@@ -103,7 +103,9 @@ def test_dagsters_instance_names_no_secret_and_nothing_that_runs_lack() -> None:
     address, _, options = instance["storage"]["postgres"]["postgres_url"].partition("?")
     assert address == "postgresql://postgres:5432/dagster"
     # What ends a connection whose network is gone; the stack's tests take one away.
-    assert {"connect_timeout", "keepalives_idle", "tcp_user_timeout"} <= {o.partition("=")[0] for o in options.split("&")}
+    assert {"connect_timeout", "keepalives_idle", "tcp_user_timeout"} <= {
+        o.partition("=")[0] for o in options.split("&")
+    }
     assert instance["run_monitoring"]["max_resume_run_attempts"] == 0
     assert instance["telemetry"]["enabled"] is False
 
