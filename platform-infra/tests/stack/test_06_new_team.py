@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from stack.engine import Registry, build, docker, has_image, inspect, sh
+from stack.engine import Registry, build, docker, has_image, inspect, sh, wait
 from stack.server import Server
 
 RENDERED = dict(word.split("=", 1) for word in os.environ.get("TEST_RENDERED_IMAGES", "").split())
@@ -210,9 +210,10 @@ def test_a_project_that_is_taken_off_stops_nobodys_runs(
     """The core's services have connections to Postgres by each project's network, and lose those with it."""
     for name in images:
         teams.dml("remove", name, "--yes")
-    assert not set(images) & set(teams.locations())
     started = time.monotonic()
-    run_id = teams.batch()
+    # Until such a connection has timed out, a request that meets it fails.
+    wait(lambda: not set(images) & set(teams.locations()), seconds=60, what="the webserver knows them no more")
+    run_id = wait(teams.batch, seconds=60, what="a run is launched")
     assert teams.wait_for_runs(run_id, seconds=150) == {run_id: "SUCCESS"}, teams.reason(run_id)
     figures["two projects taken off: the next run of another ended after, s"] = round(time.monotonic() - started, 1)
     assert neighbours(teams) == before
