@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from dml_platform.ci import CheckedChange, check_change
+from dml_platform.ci import CheckedChange, check_change, columns
+from dml_platform.ci.columns import compile_both
 from dml_platform.ci.markdown import comment
 from dml_platform.cli.app import console, errors
 from dml_platform.cli.ci import check
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project
+from dml_platform.dbt import baseline as module
 from dml_platform.dbt.baseline import find_modified, open_baseline
+from dml_platform.dbt.compiled import compile_models
+from dml_platform.dbt.runner import build, target_dir
 from dml_platform.lake import Lake
 
 FCT = "shop.marts.fct_orders"
@@ -49,6 +54,86 @@ def test_what_differs_and_what_is_downstream_is_found(
     assert {key for key in found.all if key.startswith("model.")} == below
     assert any(key.startswith("test.") for key in found.all)
     assert "unique_id" not in capsys.readouterr().out, "dbt's list is shown to people"
+
+
+def test_what_reads_a_changed_source_is_downstream_of_it(project: Project, published: Lake) -> None:
+    edit(project, "schema.yml", "{name: web__orders}", "{name: web__orders, identifier: web__others}")
+    with open_baseline(project, "main") as baseline:
+        found = find_modified(project, baseline)
+    assert found.own == ()
+    assert "model.shop.stg_orders" in found.all
+    assert "model.shop.fct_orders" in found.all
+
+
+@pytest.mark.parametrize("fault", [None, "of another base", "cut short", "not there"])
+def test_what_was_parsed_of_the_base_is_taken_again_only_if_it_is_of_that_base(
+    project: Project, published: Lake, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch, fault: str | None
+) -> None:
+    edit(project, "marts/fct_orders.sql", "orders.amount_cents, ", "")
+    git("commit", "--quiet", "--all", "--message=change")
+    first = checked(project, published).as_dict()
+    manifest = target_dir(project) / "base" / "manifest.json"
+    if fault == "of another base":
+        git("branch", "--force", "main", "HEAD")
+        edit(project, "marts/fct_orders.sql", "select", "select 1 as one,")
+    elif fault == "cut short":
+        manifest.write_bytes(manifest.read_bytes()[:-50])
+    elif fault == "not there":
+        manifest.unlink()
+    kept: list[Path] = []
+    monkeypatch.setattr(module, "keep_parsed", lambda _project, folder: kept.append(folder))
+
+    second = checked(project, published).as_dict()
+
+    assert len(kept) == (fault is not None), "parsed without need, or taken although it is not this base's"
+    if fault == "of another base":
+        assert [change["column"] for change in second["columns"]] == ["one"]
+        return
+    for result in (first, second):
+        result["tests"].sort(key=lambda test: test["id"])  # they run at the same time
+    for name in ("modified", "tests", "tables", "columns", "impacts", "needs_full_refresh"):
+        assert second[name] == first[name], name
+    assert first["columns"]
+
+
+def test_models_that_nobody_touched_are_compiled_anew_where_a_variable_changed(
+    project: Project, published: Lake, git: Callable[..., str]
+) -> None:
+    edit(project, "marts/fct_log.sql", "select", "select {{ var('number', 1) }} as number,")
+    git("commit", "--quiet", "--all", "--message=base")
+    git("branch", "--force", "main", "HEAD")
+    assert build(project, published, run_id="r2", full_refresh=True).error is None
+    with (project.dbt_dir / "dbt_project.yml").open("a") as file:
+        file.write("\nvars: {number: 2}\n")
+    with open_baseline(project, "main") as baseline:
+        assert baseline is not None
+        modified = find_modified(project, baseline)
+        found = compile_both(project, published, baseline, modified)
+    assert "select 2 as number" in found.after["model.shop.fct_log"]
+
+
+def test_only_what_is_downstream_is_compiled_and_the_rest_is_as_the_build_left_it(
+    project: Project, published: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(project, "marts/fct_orders.sql", "orders.amount_cents, ", "")
+    with open_baseline(project, "main") as baseline:
+        assert baseline is not None
+        modified = find_modified(project, baseline)
+        everything = compile_models(project, published)
+        selected: list[set[str]] = []
+
+        def spy(of: Project, lake: Lake, *, select: Iterable[str] = ()) -> dict[str, str]:
+            selected.append(set(select))
+            return compile_models(of, lake, select=select)
+
+        monkeypatch.setattr(columns, "compile_models", spy)
+        found = compile_both(project, published, baseline, modified)
+    assert found.after.keys() == {key for key in everything if key.startswith("model.")}
+    for key in found.after.keys() & set(modified.all):
+        assert found.after[key] == everything[key], key
+    assert found.before["model.shop.fct_orders"] != found.after["model.shop.fct_orders"]
+    assert len(selected) == 2
+    assert all(selected), "everything was compiled"
 
 
 def test_a_change_is_told_in_rows_and_columns(project: Project, published: Lake) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -30,6 +30,9 @@ from dml_platform.dbt.compiled import ensure_compiled
 from dml_platform.dbt.runner import ensure_manifest
 from dml_platform.lake import Lake
 
+if TYPE_CHECKING:
+    from dml_platform.lineage.memory import Memory
+
 
 def build_document(
     project: Project,
@@ -39,6 +42,7 @@ def build_document(
     run_id: str = "",
     current: Iterable[Mapping[str, Any]] = (),
     compiled: Mapping[str, str] | None = None,
+    memory: Memory | None = None,
     with_profiles: bool = True,
 ) -> Document:
     """All that is known of a project now.
@@ -48,6 +52,7 @@ def build_document(
         run_id: the run that it is built for.
         current: outcomes of checks in that run which no record has yet.
         compiled: SQL of the models by unique id; default: as the last build left it, or compiled now.
+        memory: queries that were traced before.
         with_profiles: look into the tables for profiles and figures, which a big table makes slow.
     Raises:
         PlatformError: a file of the project is wrong, or the lake or its records cannot be read.
@@ -72,7 +77,7 @@ def build_document(
     connect_columns(draft, project)
     pipelines = _read_definitions(draft, project, defs)
     if manifest["nodes"]:
-        add_lineage(draft, manifest, compiled or {}, storage)
+        add_lineage(draft, manifest, compiled or {}, storage, memory)
     # Another project's table is described in its own document; whether it is late is for its team to know.
     own = {name: column for name, column in loaded_at.items() if TableRef.parse(name).project == project.name}
     check_freshness(draft, own, run_id=run_id, now=now)

@@ -6,12 +6,15 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dml_platform import __version__
 from dml_platform.catalog.draft import Draft
 from dml_platform.core.document import ColumnEdge, TableEdge
 from dml_platform.core.storage import Storage
+
+if TYPE_CHECKING:
+    from dml_platform.lineage.memory import Memory
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +22,14 @@ _NAME = "lineage.json"
 _READ = ("database", "schema", "alias", "identifier", "name", "resource_type", "language", "depends_on")
 
 
-def add_lineage(draft: Draft, manifest: Mapping[str, Any], compiled: Mapping[str, str], storage: Storage) -> None:
-    """Add the models' edges between columns, and the columns of views."""
+def add_lineage(
+    draft: Draft,
+    manifest: Mapping[str, Any],
+    compiled: Mapping[str, str],
+    storage: Storage,
+    memory: Memory | None = None,
+) -> None:
+    """Add the models' edges between columns, and the columns of views; ``memory`` is what was traced before."""
     nodes = {k: n for k, n in manifest["nodes"].items() if n["resource_type"] in ("model", "seed", "snapshot")}
     nodes |= manifest.get("sources", {})
     sql = {key: compiled[key] for key in sorted(nodes.keys() & compiled.keys())}
@@ -40,7 +49,7 @@ def add_lineage(draft: Draft, manifest: Mapping[str, Any], compiled: Mapping[str
     digest = hashlib.sha256(json.dumps([__version__, sql, schemas, seen], default=str).encode()).hexdigest()
     found = _read(storage, digest)
     if found is None:
-        found = {"digest": digest, **_trace(manifest, schemas, sql)}
+        found = {"digest": digest, **_trace(manifest, schemas, sql, memory)}
         try:
             storage.write(_NAME, json.dumps(found).encode())
         except OSError as error:
@@ -58,10 +67,12 @@ def add_lineage(draft: Draft, manifest: Mapping[str, Any], compiled: Mapping[str
     draft.notices += found["notices"]
 
 
-def _trace(manifest: Mapping[str, Any], schemas: Mapping[str, Any], sql: Mapping[str, str]) -> dict[str, Any]:
+def _trace(
+    manifest: Mapping[str, Any], schemas: Mapping[str, Any], sql: Mapping[str, str], memory: Memory | None
+) -> dict[str, Any]:
     from dml_platform.lineage.project import trace_project  # sqlglot takes a while to import
 
-    lineage = trace_project(manifest, schemas, compiled=sql)
+    lineage = trace_project(manifest, schemas, compiled=sql, memory=memory)
     return {
         "edges": [edge.model_dump() for edge in lineage.edges],
         "table_edges": [edge.model_dump() for edge in lineage.table_edges],

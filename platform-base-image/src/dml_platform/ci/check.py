@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -10,21 +9,23 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dml_platform.catalog import build_document, read_document
-from dml_platform.ci.columns import compare_columns, has_models
+from dml_platform.ci.columns import compare_columns, compile_both, has_models
 from dml_platform.core.document import Document
 from dml_platform.core.errors import PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project, find_projects
 from dml_platform.core.runrecord import git_commit
 from dml_platform.dbt.baseline import Baseline, Modified, find_modified, open_baseline
-from dml_platform.dbt.compiled import compile_models
 from dml_platform.dbt.packages import absence
 from dml_platform.dbt.results import NodeResult
-from dml_platform.dbt.runner import ensure_manifest
+from dml_platform.dbt.runner import target_dir
 from dml_platform.dbt.trial import Trial, try_build
 from dml_platform.lake import Lake
 from dml_platform.lineage.changes import Change
 from dml_platform.lineage.impact import Graph, Impact, find_impact
+from dml_platform.lineage.memory import Memory
+
+TRACED = "traced.json"  # beside what dbt parsed
 
 
 @dataclass
@@ -146,17 +147,20 @@ def _is_lake(node: dict[str, Any]) -> bool:
 
 def _add_impact(checked: CheckedChange, project: Project, lake: Lake, baseline: Baseline) -> None:
     """What a person reads beside the result: a fault in it is a note, and fails no change that builds."""
+    traced = target_dir(project) / TRACED
+    memory = Memory.load(traced)
     try:
-        compiled = compile_models(project, lake)
-        checked.columns = compare_columns(project, lake, baseline, checked.modified, compiled)
-        own = build_document(project, lake, compiled=compiled, with_profiles=False)
+        compiled = compile_both(project, lake, baseline, checked.modified)
+        checked.columns = compare_columns(lake, baseline, compiled, memory)
+        own = build_document(project, lake, compiled=compiled.after, memory=memory, with_profiles=False)
         graph = Graph.of([own, *other_documents(project, lake, checked.notes)])
     except PlatformError as error:
         checked.notes.append(f"What depends on the change is not known: {error.why}.")
         return
+    memory.save(traced)
     checked.impacts = impacts_of(checked.columns, graph)
-    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
-    made = {f"{n['database']}.{n['schema']}.{n.get('alias') or n['name']}" for n in manifest["nodes"].values()}
+    nodes = compiled.manifest["nodes"].values()
+    made = {f"{n['database']}.{n['schema']}.{n.get('alias') or n['name']}" for n in nodes}
     below = {each.table for found in checked.impacts for each in found.tables}
     checked.not_built = tuple(sorted(t for t in below - made if t.startswith(f"{project.name}.")))
 

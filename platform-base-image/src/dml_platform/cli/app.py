@@ -362,10 +362,13 @@ def ci_check(
     project: ProjectOption = None,
     base: BaseOption = "origin/main",
     output: OutputOption = None,
+    with_prepare: Annotated[bool, typer.Option("--prepare", help="Do 'dml ci prepare' before.")] = False,
 ) -> None:
     """Build and test what a change touches on the published tables, compare the data, publish nothing."""
     from dml_platform.cli import ci
 
+    if with_prepare:
+        ci.prepare(project, console, base=base, output=output)
     ci.check(project, console, errors, base=base, output=output)
 
 

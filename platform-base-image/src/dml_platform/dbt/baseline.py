@@ -1,7 +1,7 @@
 """The dbt project as it was at a commit, and which of its nodes differ since.
 
 Of the two versions nearly all files are the same, so what is parsed of the one serves the other: dbt then reads only
-what differs, which takes a second instead of the ten of a big project.
+what differs. What came out is kept beside the project's own, for the next change that leaves the same base.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Any
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import Project
 from dml_platform.dbt.packages import ELEMENTARY, FOLDER
-from dml_platform.dbt.runner import _invoke, _load_parsed, ensure_manifest, target_dir
+from dml_platform.dbt.runner import _invoke, _load_parsed, adopt_parsed, ensure_manifest, keep_parsed, target_dir
 
 _PARSED = "partial_parse.msgpack"
+_KEPT = "base"  # a folder beside it
 _KINDS = ("model", "seed", "snapshot", "test", "unit_test")
 
 
@@ -61,36 +62,35 @@ def open_baseline(project: Project, base: str) -> Iterator[Baseline | None]:
             yield None
             return
         then = replace(project, root=root)
-        ensure_manifest(project)
-        parsed = target_dir(project) / _PARSED
-        target_dir(then).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(parsed, target_dir(then) / _PARSED)
+        kept = target_dir(project) / _KEPT
+        if not adopt_parsed(then, kept):
+            ensure_manifest(project)
+            target_dir(then).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(target_dir(project) / _PARSED, target_dir(then) / _PARSED)
+            keep_parsed(then, kept)
         manifest = json.loads(ensure_manifest(then).read_text(encoding="utf-8"))
         yield Baseline(base, commit, then, manifest)
 
 
 def find_modified(project: Project, baseline: Baseline | None) -> Modified:
-    """dbt's own ``state:modified`` and ``state:modified+``; everything where there is no baseline."""
+    """dbt's own ``state:modified``, and what is downstream; everything where there is no baseline."""
     path = ensure_manifest(project)
     manifest = json.loads(path.read_text(encoding="utf-8"))
     ours = {key for part in ("nodes", "unit_tests") for key, node in manifest[part].items() if _is_ours(node)}
     if baseline is None:
         return Modified(tuple(sorted(ours)), tuple(sorted(ours)), ())
-    state = ensure_manifest(baseline.project).parent
-    own, everything = (
-        tuple(sorted(ours & set(_list(project, path.with_name(_PARSED), selector, state, tests))))
-        # A test of a model that differs is no test that differs, but it has to run.
-        for selector, tests in (("state:modified", "empty"), ("state:modified+", "eager"))
-    )
+    found = _list_modified(project, path.with_name(_PARSED), ensure_manifest(baseline.project).parent)
+    below = _with_downstream(manifest, found)
     before = {key for key, node in baseline.manifest["nodes"].items() if _is_ours(node) and _is_table(node)}
+    own, everything = (tuple(sorted(ours & keys)) for keys in (found, below))
     return Modified(own, everything, tuple(sorted(before - manifest["nodes"].keys())))
 
 
-def _list(project: Project, parsed: Path, selector: str, state: Path, tests: str) -> list[str]:
-    arguments = ["ls", "--quiet", "--select", selector, "--state", str(state), "--indirect-selection", tests]
+def _list_modified(project: Project, parsed: Path, state: Path) -> set[str]:
+    """Unique ids of what differs, sources and exposures too: their readers are downstream of a change."""
+    # A test of a model that differs is no test that differs.
+    arguments = ["ls", "--quiet", "--select", "state:modified", "--state", str(state), "--indirect-selection", "empty"]
     arguments += ["--output", "json", "--output-keys", "unique_id"]
-    for kind in _KINDS:
-        arguments += ["--resource-type", kind]
     manifest = _load_parsed(parsed)
     if manifest is None:
         arguments += ["--partial-parse-file-path", str(parsed)]
@@ -102,7 +102,17 @@ def _list(project: Project, parsed: Path, selector: str, state: Path, tests: str
             " ".join(str(outcome.exception or "dbt gave no reason").split()),
             "Correct the file; 'dbt ls --select state:modified --state <folder>' shows it again.",
         )
-    return [json.loads(line)["unique_id"] for line in outcome.result or []]
+    return {json.loads(line)["unique_id"] for line in outcome.result or []}
+
+
+def _with_downstream(manifest: dict[str, Any], keys: set[str]) -> set[str]:
+    """With all that reads them, and the tests of all: what ``state:modified+`` is, without asking dbt once more."""
+    found, pending = set(keys), list(keys)
+    while pending:
+        new = set(manifest["child_map"].get(pending.pop(), ())) - found
+        found |= new
+        pending += new
+    return found
 
 
 def _is_ours(node: dict[str, Any]) -> bool:

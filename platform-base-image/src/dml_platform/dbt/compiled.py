@@ -52,6 +52,13 @@ def ensure_compiled(project: Project, lake: Lake) -> dict[str, str]:
     return known
 
 
+def known_compiled(project: Project, lake: Lake) -> dict[str, str]:
+    """What is kept of a project's very files: all of its models, or only some, or none. Compiles nothing."""
+    from dml_platform.dbt.runner import MANIFEST_STAMP, ensure_manifest
+
+    return _read(lake, project, ensure_manifest(project).with_name(MANIFEST_STAMP).read_text(encoding="utf-8"))
+
+
 def keep_compiled(lake: Lake, project: Project, nodes: Iterable[NodeResult]) -> None:
     """Keep what a build compiled, beside what is known of the same files."""
     from dml_platform.dbt.runner import MANIFEST_STAMP, target_dir
@@ -87,6 +94,7 @@ def compile_models(project: Project, lake: Lake, *, select: Iterable[str] = ()) 
         arguments = ["compile", "--quiet", "--no-write-json"]
         if chosen := set(select):
             nodes = json.loads(parsed.with_name("manifest.json").read_text(encoding="utf-8"))["nodes"]
+            arguments += ["--indirect-selection", "empty"]
             arguments += ["--select", *sorted(".".join(nodes[key]["fqn"]) for key in chosen & nodes.keys())]
         manifest = runner._load_parsed(parsed)
         if manifest is None:

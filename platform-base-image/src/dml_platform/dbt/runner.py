@@ -40,6 +40,7 @@ from dml_platform.lake import Lake
 logger = logging.getLogger(__name__)
 
 MANIFEST_STAMP = "dml_manifest.sha256"
+_PARSED = ("manifest.json", "partial_parse.msgpack")
 _ELEMENTARYS = f"package:{ELEMENTARY.name}"
 _UPLOADS = ("dbt_artifacts_autoupload", "run_results", "tests_results", "dbt_invocation_autoupload")
 _UPLOADING_NOTHING = ["--vars", json.dumps({f"disable_{name}": True for name in _UPLOADS})]
@@ -93,6 +94,41 @@ def ensure_manifest(project: Project) -> Path:
             )
         stamp.write_text(digest, encoding="utf-8")
     return manifest
+
+
+def keep_parsed(project: Project, folder: Path) -> None:
+    """Copy what is parsed of a project into a folder, for ``adopt_parsed``; not where nothing can be written."""
+    place = ensure_manifest(project).parent
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        for name in _PARSED:
+            shutil.copyfile(place / name, folder / name)
+        digest = (place / MANIFEST_STAMP).read_text(encoding="utf-8")
+        (folder / MANIFEST_STAMP).write_text(_mark_of(folder, digest), encoding="utf-8")
+    except OSError as error:
+        logger.warning("what dbt parsed could not be kept in %s: %s", folder, error)
+
+
+def adopt_parsed(project: Project, folder: Path) -> bool:
+    """Take from a folder what was parsed of a project, if it is of the same files and as it was written."""
+    set_flag(project.dbt_dir)
+    digest = _digest(project.dbt_dir)
+    try:
+        if (folder / MANIFEST_STAMP).read_text(encoding="utf-8") != _mark_of(folder, digest):
+            return False
+    except (OSError, UnicodeDecodeError):  # none yet, or cut short
+        return False
+    target = target_dir(project)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in _PARSED:
+        shutil.copyfile(folder / name, target / name)
+    (target / MANIFEST_STAMP).write_text(digest, encoding="utf-8")
+    return True
+
+
+def _mark_of(folder: Path, digest: str) -> str:
+    return " ".join([digest, *(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _PARSED)])
 
 
 def build(

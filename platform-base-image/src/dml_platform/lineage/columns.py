@@ -82,7 +82,7 @@ class Catalog:
 
     def add(self, name: str, columns: Schema) -> None:
         """Make a table's columns known."""
-        listed = {column: _type(kind) for column, kind in columns.items() if column != ALL}
+        listed = {column: parse_type(kind) for column, kind in columns.items() if column != ALL}
         self._relations[name.lower()] = schema_relation(name, listed, complete=ALL not in columns)
 
     def add_traced(self, name: str, relation: Relation) -> None:
@@ -119,7 +119,8 @@ def trace(sql: str, catalog: Catalog) -> Traced:
 
 
 @lru_cache(maxsize=4096)
-def _type(text: str | None) -> exp.DataType | None:
+def parse_type(text: str | None) -> exp.DataType | None:
+    """A type as DuckDB writes it; None where it cannot be read."""
     if not text:
         return None
     try:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dml_platform.core.document import ColumnEdge, TableEdge
-from dml_platform.lineage.columns import ALL, Catalog, QueryError, Schemas, edges_of, trace
+from dml_platform.lineage.columns import ALL, Catalog, QueryError, Schemas, edges_of
+from dml_platform.lineage.memory import Memory
 from dml_platform.lineage.relation import Relation
 
 _TRACED = ("model", "snapshot")
@@ -40,7 +41,12 @@ def relation_name(node: Mapping[str, Any]) -> str:
 
 
 def trace_project(
-    manifest: Mapping[str, Any], schemas: Schemas, *, compiled: Mapping[str, str] | None = None, filters: bool = True
+    manifest: Mapping[str, Any],
+    schemas: Schemas,
+    *,
+    compiled: Mapping[str, str] | None = None,
+    filters: bool = True,
+    memory: Memory | None = None,
 ) -> Lineage:
     """Trace every model, each after those that it reads.
 
@@ -50,7 +56,9 @@ def trace_project(
             the columns of sources and seeds is used besides, knowing that it may not be all of them.
         compiled: compiled SQL by unique id; default: ``compiled_code`` of the manifest's nodes.
         filters: also give edges from columns that only decide which rows there are.
+        memory: what was traced before, of any version of any project; default: nothing.
     """
+    memory = memory or Memory()
     nodes = {key: node for key, node in manifest["nodes"].items() if node["resource_type"] in (*_TRACED, "seed")}
     everything = {**nodes, **manifest.get("sources", {})}
     catalog = Catalog(_known_columns(everything.values(), schemas))
@@ -68,10 +76,10 @@ def trace_project(
             found.notices.append(f"{name}: no compiled SQL, so its columns are not traced.")
         else:
             try:
-                traced = trace(sql, catalog)
+                traced = memory.trace(sql, catalog)
                 if name.lower() in sql.replace('"', "").lower():  # an incremental model reads itself
                     catalog.add_traced(name, traced.relation)
-                    traced = trace(sql, catalog)
+                    traced = memory.trace(sql, catalog)
             except QueryError as error:
                 found.notices.append(f"{name}: its SQL could not be read ({error}), so its columns are not traced.")
             else:
