@@ -28,11 +28,11 @@ nox.options.sessions = ["borders", "lint", "tests", "integration", "docs"]
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
-def fan_out(session: nox.Session, folder: str, name: str, *args: str) -> None:
-    """Run one session of one folder in this environment."""
+def fan_out(session: nox.Session, folder: str, name: str, *args: str, project: Path | None = None) -> None:
+    """Run one session of one folder in this environment; ``project`` is what workflows are tried on."""
     noxfile = str(ROOT / folder / "noxfile.py")
-    # The workflows are tried on a project, which that folder does not have.
-    env = {"DML_WHEELS": str(WHEELS), "TEST_PROJECT": str(ROOT / "project-sales")}
+    # That folder has no project of its own.
+    env = {"DML_WHEELS": str(WHEELS), "TEST_PROJECT": str(project or ROOT / "project-sales")}
     session.run("python", "-m", "nox", "-f", noxfile, "-s", name, "--no-venv", "--", *args, env=env)
 
 
@@ -72,6 +72,14 @@ def integration_long(session: nox.Session) -> None:
     """Render projects in full and run their own checks; run the workflows with act. Too long for each change."""
     for folder in ("project-template", "ci-templates"):
         fan_out(session, folder, "integration", *session.posargs)
+    with tempfile.TemporaryDirectory() as temporary:
+        rendered = Path(temporary) / "project-marketing"
+        answers = {"name": "marketing", "owner": "team:marketing", "alerts": "marketing@example.com"}
+        answers["dvc_remote"] = "local"  # what a pull request leaves out is looked for there
+        data = [f"--data={name}={value}" for name, value in answers.items()]
+        template = str(ROOT / "project-template")
+        session.run("copier", "copy", "--defaults", "--quiet", "--vcs-ref=HEAD", *data, template, str(rendered))
+        fan_out(session, "ci-templates", "integration", "tests/test_act.py", *session.posargs, project=rendered)
 
 
 @nox.session

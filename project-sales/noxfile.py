@@ -113,8 +113,7 @@ def change(session: nox.Session) -> None:
     shutil.rmtree(out, ignore_errors=True)
     if os.environ.get("DML_DBT_PACKAGES_MIRROR"):
         session.run("dml", "elementary", "install")
-    session.run("dml", "ci", "prepare", base, f"--output={out}")
-    session.run("dml", "ci", "check", base, f"--output={out}")
+    session.run("dml", "ci", "check", "--prepare", "--elementary", base, f"--output={out}")
 
 
 @nox.session

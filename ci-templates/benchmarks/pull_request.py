@@ -4,9 +4,12 @@
 
 PROJECT is the folder of a project; a project of generated models takes its noxfile and settings. The full build is
 `dml run --force`, timed after a first run, so that nothing is installed or parsed for the first time in it. The pull
-request is run by act with all jobs on this machine's cores at once, cold (the published state is remembered, nothing
-else) and warm (what dbt parsed of the base is remembered too, and what mypy knows of the installed packages). Goals:
-15 % of the full build, and two minutes.
+request is run by act on this machine: cold (the published state is remembered, nothing else), warm (another change of
+the same base, with what the first left in the workflow's caches), and warm once more with one job after the other. The
+first two are what one machine needs for all jobs at once. On GitHub each job has a machine of its own: there a person
+waits for the longest of those that ran alone, and for comment and result. Setting up Python is not in any of it.
+`cpu_s` is the work of a core, which says more than the clock where others use the machine too.
+Goals: 15 % of the full build, and two minutes.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ import argparse
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -30,6 +35,7 @@ import projects  # noqa: E402
 from conftest import program  # noqa: E402
 
 DEPTH = 10  # models from a chain's first to its last
+_AFTER = ("comment", "result")
 TAKEN = ("noxfile.py", ".pre-commit-config.yaml", ".yamllint.yaml", ".gitignore", "dbt/.sqlfluff")
 
 PYPROJECT = """
@@ -175,29 +181,57 @@ models:
 """
 
 
-def _change_one(root: Path, models: int) -> None:
+def _change_one(root: Path, models: int, *, by: int = 1) -> None:
     """The model before the last of a chain in the middle: one other is downstream."""
     number = (models // 2 // DEPTH) * DEPTH + DEPTH - 2
     path = root / f"dbt/models/marts/fct_{min(number, models - 1):03}.sql"
-    path.write_text(path.read_text().replace("amount_cents + ", "amount_cents + 1 + "))
+    path.write_text(path.read_text().replace("amount_cents + ", f"amount_cents + {by} + "))
 
 
-def _dml(root: Path, state: Path, *arguments: str) -> float:
+class _Clock:
+    """Seconds that have passed, and those that a core worked for the programs that ended meanwhile."""
+
+    def __init__(self) -> None:
+        self._started, self._worked = time.monotonic(), self._work()
+
+    def read(self) -> dict[str, float]:
+        return {"seconds": round(time.monotonic() - self._started, 1), "cpu_s": round(self._work() - self._worked, 1)}
+
+    @staticmethod
+    def _work() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+
+def _dml(root: Path, state: Path, *arguments: str) -> dict[str, float]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DML_")} | {"DML_HOME": str(state)}
-    started = time.monotonic()
+    clock = _Clock()
     command = [sys.executable, "-m", "dml_platform.cli", *arguments]
     subprocess.run(command, cwd=root, env=environment, check=True, stdin=subprocess.DEVNULL)
-    return time.monotonic() - started
+    return clock.read()
 
 
-def _pull_request(project: projects.Project, folder: Path, models: int, *, with_parsed: bool) -> dict[str, object]:
-    repository, event = projects.pull_request(project, folder, lambda root: _change_one(root, models))
+def _earlier(project: projects.Project, folder: Path, models: int) -> Path:
+    """A clone in which another change of the same base was checked: what the workflow then keeps in its cache."""
+    folder.mkdir()
+    root, _ = projects.pull_request(project, folder, lambda clone: _change_one(clone, models, by=1))
+    shutil.copytree(project.state, root / ".dml")
+    _dml(root, root / ".dml", "ci", "check", "--prepare", "--base=origin/main")
+    return root
+
+
+def _pull_request(
+    project: projects.Project, folder: Path, models: int, *, before: Path | None = None, one_by_one: bool = False
+) -> dict[str, Any]:
+    """Run project-ci; ``before`` is a clone with what its caches hold."""
+    folder.mkdir()
+    repository, event = projects.pull_request(project, folder, lambda root: _change_one(root, models, by=2))
     left = folder / "left"
     remembered = left / "caches" / f"dml-Linux-{project.base}"
-    shutil.copytree(project.state, remembered / ".dml")
-    if with_parsed:
-        shutil.copytree(project.root / "dbt/target/dml", remembered / "dbt/target/dml")
-    started = time.monotonic()
+    shutil.copytree(before / ".dml" if before else project.state, remembered / ".dml")
+    if before:
+        shutil.copytree(before / "dbt/target/dml", remembered / "dbt/target/dml")
+    clock = _Clock()
     outcome = acting.run(
         program("act"),
         repository,
@@ -206,12 +240,14 @@ def _pull_request(project: projects.Project, folder: Path, models: int, *, with_
         workflow="ci.yml",
         folder=left,
         own=acting.templates(folder),
+        one_by_one=one_by_one,
     )
-    seconds = time.monotonic() - started
+    took = clock.read()
     if outcome.code:
         sys.exit(f"project-ci failed: {outcome.failed}\n{outcome.text[-5000:]}")
     change = json.loads((left / "artifacts/change/change.json").read_text())
-    return {"seconds": round(seconds, 1), "built": len(change["tables"]), "change": change["seconds"]}
+    jobs = {name.rpartition("/")[2]: seconds for name, seconds in outcome.seconds.items() if "/" in name}
+    return {**took, "built": len(change["tables"]), "change": change["seconds"], "jobs": jobs}
 
 
 def main() -> None:
@@ -231,14 +267,22 @@ def main() -> None:
         shutil.copy(HERE.parent / "examples/project/ci.yml", workflows / "ci.yml")
         project = projects.prepare(source, folder, with_files=False)
         full = _dml(project.root, project.state, "run", "--force")
-        figures: dict[str, object] = {"models": options.models, "rows": options.rows, "cores": os.cpu_count()}
-        figures["full_build_s"] = round(full, 1)
-        for name, with_parsed in (("cold", False), ("warm", True)):
-            place = folder / name
-            place.mkdir()
-            found = _pull_request(project, place, options.models, with_parsed=with_parsed)
-            share = float(str(found["seconds"])) / full
-            figures[name] = {**found, "share_pct": round(100 * share, 1)}
+        figures: dict[str, Any] = {"models": options.models, "rows": options.rows, "cores": os.cpu_count()}
+        figures["full_build"] = full
+        runs = {"cold": _pull_request(project, folder / "cold", options.models)}
+        before = _earlier(project, folder / "earlier", options.models)
+        runs["warm"] = _pull_request(project, folder / "warm", options.models, before=before)
+        alone = _pull_request(project, folder / "alone", options.models, before=before, one_by_one=True)
+        runs["warm_one_by_one"] = alone
+        for name, found in runs.items():
+            share = {f"share_of_{key}_pct": round(100 * found[key] / full[key], 1) for key in full}
+            figures[name] = found | share
+        # Each job has a runner of its own: a person waits for the longest one, and for what comes after it.
+        jobs = alone["jobs"]
+        longest = max((name for name in jobs if name not in _AFTER), key=lambda name: jobs[name])
+        waits = jobs[longest] + sum(jobs.get(name, 0) for name in _AFTER)
+        share = round(100 * waits / full["seconds"], 1)
+        figures["runners_of_their_own"] = {"longest": longest, "seconds": waits, "share_pct": share}
     text = json.dumps(figures, indent=2)
     print(text)
     if options.json:

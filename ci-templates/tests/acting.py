@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,27 @@ _TIMEOUT_S = 1500
 
 @dataclass
 class Outcome:
-    """What act said: results by job, what each job printed; ``text`` is what a failing test shows."""
+    """What act said: results by job, what each printed, its summary, its seconds; ``text`` is for a failing test."""
 
     code: int
     text: str
     results: dict[str, str] = field(default_factory=dict)
     printed: dict[str, list[str]] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, int] = field(default_factory=dict)
 
     def said(self, job: str) -> str:
         """All lines of a job."""
         return "\n".join(line for name, lines in self.printed.items() if name.endswith(job) for line in lines)
+
+    def summary(self, job: str) -> str:
+        """What a job wrote for people."""
+        return "".join(text for name, text in self.summaries.items() if name.endswith(job))
+
+    @property
+    def passed(self) -> set[str]:
+        """The jobs that passed, by the last part of their name."""
+        return {name.rpartition("/")[2] for name, result in self.results.items() if result == "success"}
 
     @property
     def failed(self) -> set[str]:
@@ -63,6 +75,7 @@ def run(
     variables: dict[str, str] | None = None,
     secrets: dict[str, str] | None = None,
     environment: dict[str, str] | None = None,
+    one_by_one: bool = False,
 ) -> Outcome:
     """Run one workflow of a repository.
 
@@ -72,6 +85,7 @@ def run(
         folder: takes what the run leaves: `artifacts`, `caches`, what the stand-in for `gh` was asked. Programs in its
             `programs` come before this machine's.
         own: this repository or a copy of it.
+        one_by_one: no two jobs at the same time.
     """
     for name in ("artifacts", "caches"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -81,6 +95,8 @@ def run(
     for label in ("ubuntu-24.04", "self-hosted"):
         command += ["--platform", f"{label}=-self-hosted"]
     command += ["--json", "--no-cache-server", "--action-offline-mode"]
+    if one_by_one:
+        command += ["--concurrent-jobs", "1"]
     command += ["--cache-server-path", str(folder / "none"), "--action-cache-path", str(folder / "actions")]
     for place in _local(repository, own):
         command += ["--local-repository", place]
@@ -144,12 +160,19 @@ def _stand_in_for_gh(path: Path, asked: Path) -> None:
 
 def _read(done: subprocess.CompletedProcess[str]) -> Outcome:
     found = Outcome(done.returncode, done.stderr)
+    started: dict[str, datetime] = {}
     for line in done.stdout.splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
             continue
         job = str(entry.get("jobID") or "").strip()
+        if job and "time" in entry:
+            now = datetime.fromisoformat(entry["time"].replace("Z", "+00:00"))
+            started.setdefault(job, now)
+            found.seconds[job] = round((now - started[job]).total_seconds())
+        if entry.get("command") == "summary":
+            found.summaries[job] = found.summaries.get(job, "") + entry["content"]
         if entry.get("raw_output") or entry.get("command") == "error":
             found.printed.setdefault(job, []).append(entry["msg"].rstrip())
         elif "jobResult" in entry:

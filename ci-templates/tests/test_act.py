@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import acting
 import projects
 import pytest
+import yaml
 from acting import Outcome
 from projects import Project
 
@@ -38,7 +40,10 @@ def run(act: Path, project: Project, own: Path, tmp_path: Path) -> Run:
     return call
 
 
-def test_a_good_pull_request_passes_and_is_told_what_it_does(run: Run, tmp_path: Path) -> None:
+def test_a_good_pull_request_passes_and_is_told_what_it_does(run: Run, project: Project, tmp_path: Path) -> None:
+    config = yaml.safe_load((project.root / "config/project.yaml").read_text())
+    owner = config["owner"].removeprefix("team:")
+
     outcome = run(projects.touch_mart)
 
     assert outcome.failed == set(), outcome.text
@@ -46,6 +51,13 @@ def test_a_good_pull_request_passes_and_is_told_what_it_does(run: Run, tmp_path:
     told = (tmp_path / "left/gh.txt").read_text()
     assert told.startswith("pr comment 7 --repo acme/project --body-file change/comment.md")
     assert "Came out as published: " in told
+    assert re.search(rf"^Owners: .*{re.escape(owner)}", told, re.MULTILINE), "nobody is told who owns it"
+    # One sentence in place of Elementary's report, which is not installed here.
+    assert len(re.findall("^> .*no report of it", told, re.MULTILINE)) == 1
+    assert not (tmp_path / "left/artifacts/change/elementary.html").exists()
+    summary = outcome.summary("change")
+    assert told.endswith(summary), "the summary does not say what the comment says"
+    assert re.match(r"## \w+: good\n", summary)
     result = json.loads((tmp_path / "left/artifacts/change/change.json").read_text())
     assert result["is_good"]
     assert len(result["modified"]["own"]) == 1
@@ -73,11 +85,47 @@ def test_each_fault_is_stopped_by_its_own_job_with_what_to_do(run: Run, tmp_path
     assert "| `assert_planted` | test |" in told
 
 
-def test_a_broken_contract_is_stopped_before_anything_is_published(run: Run) -> None:
+def test_a_broken_contract_is_stopped_before_anything_is_published(run: Run, tmp_path: Path) -> None:
     outcome = run(projects.break_the_contract)
 
     assert outcome.failed == {"change", "result"}, outcome.text
     assert "contract" in outcome.said("change")
+    told = (tmp_path / "left/gh.txt").read_text()
+    assert "cannot be merged yet" in told
+    assert "enforced contract that failed" in told
+    # Which column, what it is and what was promised, and what to do.
+    assert re.search(r"\| +\w+ +\| +\w+ +\| BLOB +\|", told.replace("\\|", "|"))
+    assert re.search(
+        r"^Correct it and run again; 'dml sql --run ci\w+' opens the run's DuckDB file\.$", told, re.MULTILINE
+    )
+
+
+def test_on_the_main_branch_files_are_pushed_and_the_state_is_left_for_pull_requests(
+    act: Path, own: Path, project: Project, tmp_path: Path
+) -> None:
+    repository = tmp_path / project.root.name
+    shutil.copytree(project.root, repository, symlinks=True)
+    projects.git(repository, "clean", "-fdxq")
+    remote, folder = tmp_path / "another remote", tmp_path / "left"
+    remote.mkdir()
+    shutil.copytree(project.state, folder / "caches" / f"dml-Linux-{project.base}" / ".dml")
+    event = {
+        "ref": "refs/heads/main",
+        "after": project.base,
+        "repository": {"full_name": acting.REPOSITORY, "default_branch": "main"},
+    }
+    variables = {"DVC_REMOTE_URL": str(remote)}
+
+    outcome = acting.run(act, repository, "push", event, workflow="ci.yml", folder=folder, own=own, variables=variables)
+
+    assert outcome.failed == set(), outcome.text
+    assert {"lint", "secrets", "tests", "change", "files", "result"} <= outcome.passed
+    pushed, there = (sorted(p.relative_to(f) for p in f.rglob("*") if p.is_file()) for f in (remote, project.remote))
+    assert pushed == there != []
+    assert not (folder / "gh.txt").exists(), "there is no pull request to comment on"
+    # The key under which pull requests look is that of this commit: the state is there already, and nothing differs.
+    assert f"the published state is here already, made from {project.base[:12]}" in outcome.said("change")
+    assert "0 nodes differ from HEAD" in outcome.said("change")
 
 
 def test_an_anomaly_that_elementary_finds_stops_a_pull_request(
@@ -120,7 +168,13 @@ def test_an_anomaly_that_elementary_finds_stops_a_pull_request(
     assert "change" not in good.failed, good.text
     assert bad.failed == {"change", "result"}, bad.text
     assert "volume_anomalies" in bad.said("change")
-    assert "elementary_volume_anomalies_fct_watched" in (tmp_path / "bad/left/gh.txt").read_text()
+    told = (tmp_path / "bad/left/gh.txt").read_text()
+    assert "elementary_volume_anomalies_fct_watched" in told
+    for name in ("good", "bad"):
+        page = tmp_path / name / "left/artifacts/change/elementary.html"
+        assert page.stat().st_size > 1_000_000, "Elementary's report is not kept"
+    assert "fct_watched" in page.read_text()
+    assert "Elementary's report of this trial is `elementary.html`" in told
 
 
 def test_an_image_that_does_not_load_is_stopped(act: Path, project: Project, own: Path, tmp_path: Path) -> None:

@@ -5,7 +5,11 @@ Its environment is installed on first use, from the package index.
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -17,6 +21,8 @@ from pydantic import SecretStr
 from receivers import webhook
 
 from dml_platform.after_run import finish_run
+from dml_platform.cli.app import console
+from dml_platform.cli.ci import check
 from dml_platform.core.errors import ConfigError, RetryableError
 from dml_platform.core.settings import ElementarySettings
 from dml_platform.elementary.alerts import send_alerts
@@ -106,3 +112,32 @@ def test_a_run_sends_them_when_it_built_something(shop: Shop, monkeypatch: pytes
         assert len(hook.got) == 1
         said = finish_run(shop.project, instance=instance, dagster_run_id="another", failed={})
         assert not any("Elementary's alerts" in text for text in said)
+
+
+def test_a_change_that_is_tried_gets_a_page_of_its_own_and_the_lake_none(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shop.project.root
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for command in (["init", "--quiet", "--initial-branch=main"], ["add", "--all"], ["commit", "--quiet", "-m", "a"]):
+        subprocess.run(["git", *identity, *command], cwd=root, check=True)
+    model = shop.project.dbt_dir / "models/fct_orders.sql"
+    before = model.read_text()
+    model.write_text(before + "-- Looked at again.\n")
+    monkeypatch.chdir(root)
+    heads = {ref.dotted: shop.lake.catalog.load_table(ref.identifier).refs() for ref in shop.lake.tables()}
+    try:
+        check(None, console, console, base="main", output=tmp_path / "out", with_elementary=True)
+    finally:
+        model.write_text(before)
+
+    page = (tmp_path / "out" / "elementary.html").read_text()
+    packed = re.search(r"elementaryData = JSON.parse\(atob\('([^']+)'\)\)", page)
+    assert packed, "the page has no data"
+    data = json.loads(base64.b64decode(packed[1]))
+    [results] = [found for found in data["test_results"].values() if found]
+    shown = {found["metadata"]["test_name"]: found["metadata"]["latest_run_status"] for found in results}
+    assert shown.keys() == {"volume_anomalies", "freshness_anomalies", "column_anomalies"}
+    assert set(shown.values()) == {"pass"}
+    assert "`elementary.html`, beside the comment" in (tmp_path / "out" / "comment.md").read_text()
+    assert heads == {ref.dotted: shop.lake.catalog.load_table(ref.identifier).refs() for ref in shop.lake.tables()}

@@ -104,7 +104,7 @@ def check_change(
         checked.modified = find_modified(project, baseline)
         clock.lap("compare")
         if missing := absence(project.dbt_dir):
-            checked.notes.append(f"{missing}.")
+            checked.notes.append(f"{missing}. So there is no report of it either.")
         progress(f"building and testing {len(checked.modified.all)} nodes")
         run_id = f"ci{uuid.uuid4().hex[:8]}"
         removed = _removed_tables(baseline, checked.modified)

@@ -363,13 +363,16 @@ def ci_check(
     base: BaseOption = "origin/main",
     output: OutputOption = None,
     with_prepare: Annotated[bool, typer.Option("--prepare", help="Do 'dml ci prepare' before.")] = False,
+    with_elementary: Annotated[
+        bool, typer.Option("--elementary", help="Also write elementary.html, where its dbt package is installed.")
+    ] = False,
 ) -> None:
     """Build and test what a change touches on the published tables, compare the data, publish nothing."""
     from dml_platform.cli import ci
 
     if with_prepare:
         ci.prepare(project, console, base=base, output=output)
-    ci.check(project, console, errors, base=base, output=output)
+    ci.check(project, console, errors, base=base, output=output, with_elementary=with_elementary)
 
 
 @ci_app.command("prepare")

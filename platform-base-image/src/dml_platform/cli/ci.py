@@ -22,10 +22,12 @@ from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project, get_project
 from dml_platform.core.settings import Settings, load_settings
 from dml_platform.dbt.baseline import find_modified, open_baseline
+from dml_platform.dbt.packages import absence, are_installed
 from dml_platform.dbt.runner import ensure_manifest
+from dml_platform.elementary.report import report_on_trial
 from dml_platform.lake import Lake
 
-COMMENT, RESULT = "comment.md", "change.json"
+COMMENT, RESULT, ELEMENTARY_PAGE = "comment.md", "change.json", "elementary.html"
 _PREPARED = "ci-base"
 
 
@@ -45,9 +47,19 @@ def changed(project_name: str | None, console: Console, *, base: str, as_json: b
         console.print(f"no model, seed or test differs from {base}", markup=False)
 
 
-def check(project_name: str | None, console: Console, errors: Console, *, base: str, output: Path | None) -> None:
+def check(
+    project_name: str | None,
+    console: Console,
+    errors: Console,
+    *,
+    base: str,
+    output: Path | None,
+    with_elementary: bool = False,
+) -> None:
     """Build, test and compare what differs since ``base``; write the comment and the result where ``output`` says.
 
+    Args:
+        with_elementary: also write Elementary's page on what was tried, where its package is installed.
     Raises:
         PlatformError: the change cannot be merged; why.
     """
@@ -56,6 +68,9 @@ def check(project_name: str | None, console: Console, errors: Console, *, base: 
     try:
         with errors.status("reading the base") as status:
             found = check_change(project, lake, base, progress=lambda text: status.update(escape(text)))
+            if with_elementary and output is not None:
+                status.update("making Elementary's report")
+                found.notes += _report_elementary(project, lake, found, output)
     except PlatformError as error:
         _write(output, failed(project.name, error), {"project": project.name, "is_good": False, "error": str(error)})
         raise
@@ -63,6 +78,21 @@ def check(project_name: str | None, console: Console, errors: Console, *, base: 
     _show(found, console)
     if found.error is not None:
         raise found.error
+
+
+def _report_elementary(project: Project, lake: Lake, found: CheckedChange, output: Path) -> list[str]:
+    """Write the page. Returns: what the comment says of it; a fault in it is said there and fails no change."""
+    if not are_installed(project.dbt_dir):
+        # Where the project has tests of it, the notes say so already.
+        return [] if absence(project.dbt_dir) else ["Elementary is not installed, so there is no report of it."]
+    if found.trial is None or not found.trial.nodes:
+        return ["Nothing was built, so Elementary has no report."]
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        report_on_trial(project, lake, found.trial.database, output / ELEMENTARY_PAGE)
+    except (PlatformError, OSError) as error:
+        return [f"Elementary's report could not be made: {error}"]
+    return [f"Elementary's report of this trial is `{ELEMENTARY_PAGE}`, beside the comment: in the artefact `change`."]
 
 
 def _write(output: Path | None, text: str, result: dict[str, object]) -> None:

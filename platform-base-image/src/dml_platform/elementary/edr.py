@@ -83,6 +83,7 @@ def workplace(
     lake: Lake,
     *,
     what: str,
+    database: Path | None = None,
     config: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[Workplace]:
@@ -90,6 +91,7 @@ def workplace(
 
     Args:
         what: what is tried, for messages.
+        database: a file with Elementary's tables and views, which is copied; default: the lake's history.
         config: more of ``edr``'s own config file, which nobody else may read: it may hold a secret.
     Raises:
         ConfigError: the dbt package is not installed.
@@ -101,15 +103,17 @@ def workplace(
     lake.settings.temp_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edr-", dir=lake.settings.temp_dir) as temporary:
         folder = Path(temporary)
-        database = folder / f"{project.name}.duckdb"
-        loaded = build_history(project, lake, database)
-        outputs = {"default": {"type": "duckdb", "path": str(database), "schema": "elementary", "threads": 2}}
+        place = folder / f"{project.name}.duckdb"  # the views name it
+        if database is not None:
+            shutil.copyfile(database, place)
+        loaded = build_history(project, lake, place) if database is None else {}
+        outputs = {"default": {"type": "duckdb", "path": str(place), "schema": "elementary", "threads": 2}}
         profile = {"elementary": {"target": "default", "outputs": outputs}}
         (folder / "profiles.yml").write_text(yaml.safe_dump(profile), encoding="utf-8")
         settings = {"anonymous_usage_tracking": False, "run_dbt_deps_if_needed": False, **(config or {})}
         (folder / "config.yml").touch(mode=0o600)
         (folder / "config.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-        yield Workplace(program, folder, database, loaded)
+        yield Workplace(program, folder, place, loaded)
 
 
 def run_edr(place: Workplace, command: str, *options: str, what: str) -> subprocess.CompletedProcess[str]:
