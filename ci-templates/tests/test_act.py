@@ -125,7 +125,7 @@ def test_on_the_main_branch_files_are_pushed_and_the_state_is_left_for_pull_requ
     assert not (folder / "gh.txt").exists(), "there is no pull request to comment on"
     # The key under which pull requests look is that of this commit: the state is there already, and nothing differs.
     assert f"the published state is here already, made from {project.base[:12]}" in outcome.said("change")
-    assert "0 nodes differ from HEAD" in outcome.said("change")
+    assert "No model, seed or test of dbt differs from `HEAD`." in outcome.summary("change")
 
 
 def test_an_anomaly_that_elementary_finds_stops_a_pull_request(
