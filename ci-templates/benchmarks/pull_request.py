@@ -246,7 +246,7 @@ def _pull_request(
     if outcome.code:
         sys.exit(f"project-ci failed: {outcome.failed}\n{outcome.text[-5000:]}")
     change = json.loads((left / "artifacts/change/change.json").read_text())
-    jobs = {name.rpartition("/")[2]: seconds for name, seconds in outcome.seconds.items() if "/" in name}
+    jobs = {name: seconds for name, seconds in outcome.seconds.items() if name in outcome.passed - {"project"}}
     return {**took, "built": len(change["tables"]), "change": change["seconds"], "jobs": jobs}
 
 
