@@ -162,6 +162,9 @@ def test_job_and_schedule_are_a_servers_and_absent_elsewhere(root: Path) -> None
     (made,) = build_maintenance(project(), MaintenanceConfig(), profile="server")
     assert (made.schedule.cron_schedule, made.schedule.execution_timezone) == ("30 3 * * 0", "UTC")
     assert made.schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    # As a code server loads it, which looks at more than a run in this process does.
+    loaded = dg.Definitions(jobs=[made.job], schedules=[made.schedule], resources={"lake": SimpleNamespace()})
+    loaded.get_repository_def().load_all_definitions()
 
 
 def test_job_does_the_work_and_keeps_a_record() -> None:

@@ -30,8 +30,9 @@ def build_maintenance(project: Project, policy: MaintenanceConfig, *, profile: s
     if profile != "server" or policy.schedule is None:
         return []
 
+    # Not the job's name: Dagster refuses a code location in which a step and a job share one, as it loads on a server.
     @dg.op(
-        name=NAME,
+        name="maintain_tables",
         required_resource_keys={"lake"},
         retry_policy=RETRY_POLICY,
         description="Dead branches, expired snapshots and files that nothing names go.",
