@@ -9,9 +9,10 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import psycopg2
 import pytest
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
+from rich.console import Console
 
 from dml_platform.core.settings import DuckDBSettings, LakeSettings, Settings
 from dml_platform.lake import Lake
@@ -36,6 +38,25 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.upper().startswith(("DML_", "AWS_")) or name.upper() in ("HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+
+
+@pytest.fixture
+def dml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call the command line in this process: exit code, output, errors."""
+    from dml_platform.cli import app
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dml", *arguments])
+        # Rich keeps the stream that there was when the module was imported.
+        monkeypatch.setattr(app, "console", Console(width=200))
+        monkeypatch.setattr(app, "errors", Console(width=200, stderr=True))
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        output, errors = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, output, errors
+
+    return call
 
 
 @pytest.fixture(params=["local", "server"])

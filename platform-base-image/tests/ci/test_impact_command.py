@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 
 import pytest
-from rich.console import Console
 
 from dml_platform.core.project import Project
 from dml_platform.lake import Lake
@@ -25,11 +23,9 @@ exposures:
 """
 
 
-@pytest.fixture
-def dml(project: Project, published: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Dml:
-    """Call the command line in the project's folder: exit code, output, errors."""
-    from dml_platform.cli import app
-
+@pytest.fixture(autouse=True)
+def shop(project: Project, published: Lake) -> None:
+    """Its owners and who uses it; the working folder is the project's."""
     (project.root / "config").mkdir()
     (project.root / "config" / "project.yaml").write_text("owner: shop@example.com\n")
     (project.dbt_dir / "models" / "exposures.yml").write_text(EXPOSURES)
@@ -39,19 +35,6 @@ def dml(project: Project, published: Lake, monkeypatch: pytest.MonkeyPatch, caps
         "  - name: fct_latest\n",
         "  - name: fct_latest\n    config: {meta: {owner: latest@example.com}}\n",
     )
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dml", *arguments])
-        # Rich keeps the stream that there was when the module was imported.
-        monkeypatch.setattr(app, "console", Console(width=200))
-        monkeypatch.setattr(app, "errors", Console(width=200, stderr=True))
-        with pytest.raises(SystemExit) as ended:
-            app.main()
-        output, errors = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, output, errors
-
-    return call
 
 
 def edit(project: Project, name: str, old: str, new: str) -> None:

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from dml_platform.catalog.store import read_document
 from dml_platform.cli import services
-from dml_platform.cli.app import main
 from dml_platform.cli.dagster_home import open_instance, run_tags
 from dml_platform.core.errors import PermanentError
 from dml_platform.core.naming import TableRef
@@ -79,25 +78,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [n for n in sys.modules if n.startswith("project_shop")]:
         monkeypatch.delitem(sys.modules, name)
     return root
-
-
-@pytest.fixture
-def dml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Dml:
-    """Call the command line: exit code, output, errors."""
-    from dml_platform.cli import app
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dml", *arguments])
-        # Rich keeps the stream that there was when the module was imported.
-        monkeypatch.setattr(app, "console", Console(width=200))
-        monkeypatch.setattr(app, "errors", Console(width=200, stderr=True))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output, errors = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, output, errors
-
-    return call
 
 
 def publish(run_id: str = "land1") -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,7 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
-from rich.console import Console
 
-from dml_platform.cli.app import main
 from dml_platform.cli.dagster_home import open_instance, run_tags
 from dml_platform.core.config import MaintenanceConfig, load_project_config
 from dml_platform.core.errors import ConfigError
@@ -38,24 +35,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "pyproject.toml").write_text('[tool.dml]\nproject = "shop"\n')
     monkeypatch.chdir(root)
     return root
-
-
-@pytest.fixture
-def dml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Dml:
-    """Call the command line: exit code, output, errors."""
-    from dml_platform.cli import app
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dml", *arguments])
-        monkeypatch.setattr(app, "console", Console(width=200))
-        monkeypatch.setattr(app, "errors", Console(width=200, stderr=True))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output, errors = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, output, errors
-
-    return call
 
 
 def folder() -> Path:

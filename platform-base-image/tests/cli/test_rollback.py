@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from dml_platform.cli.app import main
 from dml_platform.core.naming import TableRef
 from dml_platform.core.runrecord import read_records
 from dml_platform.core.settings import load_settings
@@ -28,24 +25,6 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root.mkdir()
     (root / "pyproject.toml").write_text('[tool.dml]\nproject = "shop"\n')
     monkeypatch.chdir(root)
-
-
-@pytest.fixture
-def dml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Dml:
-    """Call the command line: exit code, output, errors."""
-    from dml_platform.cli import app
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dml", *arguments])
-        monkeypatch.setattr(app, "console", Console(width=200))
-        monkeypatch.setattr(app, "errors", Console(width=200, stderr=True))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output, errors = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, output, errors
-
-    return call
 
 
 def publish(run_id: str, value: int) -> None:
