@@ -90,6 +90,9 @@ def test_limits_are_of_the_project_and_of_the_command(dml: Dml, root: Path) -> N
     assert code == 2
     assert "cannot maintain with these limits" in errors
     assert "--keep-days: Input should be greater than or equal to 1" in errors
+    code, _, errors = dml("maintain", "--keep-days", "1000000")
+    assert code == 2
+    assert "--keep-days: Input should be less than or equal to 36500" in errors
     (root / "config" / "project.yaml").write_text("maintenance: {keep_day: 5}\n")
     with pytest.raises(ConfigError, match=r"maintenance\.keep_day: Extra inputs are not permitted"):
         load_project_config(root)

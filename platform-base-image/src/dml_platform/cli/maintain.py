@@ -68,7 +68,7 @@ def _policy(config: MaintenanceConfig, limits: Mapping[str, float | None]) -> Ma
         return MaintenanceConfig.model_validate({**config.model_dump(), **given})
     except ValidationError as error:
         wrong = [f"--{str(e['loc'][0]).replace('_', '-')}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise ConfigError("cannot maintain with these limits", "; ".join(wrong), "Choose larger ones.") from None
+        raise ConfigError("cannot maintain with these limits", "; ".join(wrong), "Choose others.") from None
 
 
 def _living(settings: Settings) -> list[str]:

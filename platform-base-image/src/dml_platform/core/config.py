@@ -46,11 +46,11 @@ class MaintenanceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    keep_days: float = Field(default=30.0, ge=1)
+    keep_days: float = Field(default=30.0, ge=1, le=36_500)
     keep_snapshots: int = Field(default=10, ge=1)
     keep_runs: int = Field(default=20, ge=0)
-    branch_days: float = Field(default=7.0, ge=1)
-    orphan_days: float = Field(default=3.0, ge=1)
+    branch_days: float = Field(default=7.0, ge=1, le=36_500)
+    orphan_days: float = Field(default=3.0, ge=1, le=36_500)
     compact_files: int | None = Field(default=50, ge=2)
     schedule: str | None = "30 3 * * 0"
 

@@ -153,6 +153,15 @@ def drop_branch(catalog: SqlCatalog, ref: TableRef, branch: str, *, attempts: in
     with_retries(catalog, [ref], commit, attempts=attempts, what=f"cannot drop branch {branch!r} of {ref.dotted!r}")
 
 
+def metadata_locations(catalog: SqlCatalog) -> dict[str, str]:
+    """Where the newest metadata of each table of the lake is, whoever's it is and however it is named."""
+    query = select(IcebergTables.table_namespace, IcebergTables.table_name, IcebergTables.metadata_location).where(
+        IcebergTables.catalog_name == catalog.name
+    )
+    with Session(catalog.engine) as session:
+        return {f"{namespace}.{name}": str(place) for namespace, name, place in session.execute(query)}
+
+
 def list_tables(catalog: SqlCatalog, project: str | None = None) -> list[TableRef]:
     """All tables of the lake, or of one project, sorted; others' names are passed over."""
     query = select(IcebergTables.table_namespace, IcebergTables.table_name).where(

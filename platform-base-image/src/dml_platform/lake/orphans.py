@@ -6,12 +6,15 @@ run writes is named only at its commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
@@ -21,6 +24,7 @@ from dml_platform.core.errors import PermanentError, RetryableError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.settings import Settings
 from dml_platform.core.storage import Entry, FolderStorage, ObjectStorage, Storage
+from dml_platform.lake import catalog as catalogs
 
 _FOLDERS = ("data/", "metadata/")
 _WORKERS = 8
@@ -30,16 +34,21 @@ _WORKERS = 8
 class NamedFiles:
     """What a table's metadata names, by address: files of rows and lists of them, and the metadata itself."""
 
-    content: frozenset[str]
-    metadata: frozenset[str]
+    content: frozenset[str] = frozenset()
+    metadata: frozenset[str] = frozenset()
 
 
 def table_storage(settings: Settings, ref: TableRef, table: Table) -> Storage | None:
     """The table's folder, or None where it is not where the platform puts it: then its files are left alone."""
     place = f"{settings.warehouse}/{ref.path}"
-    if _plain(table.location()).rstrip("/") != place:
+    if plain(table.location()).rstrip("/") != place:
         return None
     return ObjectStorage(settings, place) if settings.is_s3 else FolderStorage(Path(place))
+
+
+def root_of(storage: Storage) -> str:
+    """The folder as the beginning of the addresses in it, and of none beside it."""
+    return storage.address("").rstrip("/") + "/"
 
 
 def list_files(ref: TableRef, storage: Storage) -> list[Entry]:
@@ -69,12 +78,24 @@ def named_files(metadata: TableMetadata, io: FileIO, metadata_location: str) -> 
         for paths in pool.map(lambda manifest: _files_of(manifest, io), manifests.values()):
             content |= paths
     log = {entry.metadata_file for entry in metadata.metadata_log}
-    return NamedFiles(frozenset(map(_plain, content)), frozenset(map(_plain, {*log, metadata_location})))
+    return NamedFiles(frozenset(map(plain, content)), frozenset(map(plain, {*log, metadata_location})))
+
+
+def named_by_others(catalog: SqlCatalog, project: str, known: Collection[tuple[str, ...]]) -> list[NamedFiles]:
+    """What a project's tables name that other engines made, under names that the platform gives none."""
+    found = []
+    for name in catalogs.metadata_locations(catalog):
+        identifier = tuple(name.split("."))
+        if identifier[0] == project and identifier not in known:
+            with suppress(FileNotFoundError, NoSuchTableError):  # it is broken, or was dropped meanwhile
+                table = catalog.load_table(identifier)
+                found.append(named_files(table.metadata, table.io, table.metadata_location))
+    return found
 
 
 def missing_files(named: NamedFiles, storage: Storage, listed: Iterable[Entry]) -> list[str]:
     """Files of rows, or lists of them, that the table names below its folder and that are not there."""
-    root = storage.address("")
+    root = root_of(storage)
     there = {storage.address(entry.name) for entry in listed}
     return sorted(path for path in named.content if path.startswith(root) and path not in there)
 
@@ -119,7 +140,7 @@ def _files_of(manifest: ManifestFile, io: FileIO) -> set[str]:
     return {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(io, discard_deleted=True)}
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """An address as the platform writes it; other engines write other schemes for the same place."""
     for scheme, plain in (("file://", ""), ("file:", ""), ("s3a://", "s3://"), ("s3n://", "s3://")):
         if path.startswith(scheme):

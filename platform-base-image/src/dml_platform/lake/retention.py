@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
-from pyiceberg.table.snapshots import ancestors_of
+from pyiceberg.table.snapshots import Snapshot, ancestors_of
 from pyiceberg.table.update import (
     RemovePropertiesUpdate,
     RemoveSnapshotsUpdate,
@@ -70,6 +70,12 @@ def plan_expiry(
     return Expiry(branches, gone, tuple(updates))
 
 
+def is_run_branch(name: str, head: Snapshot | None) -> bool:
+    """Whether a step wrote a branch: its head says so. Somebody else's may have such a name."""
+    wrote = summary_of(head) if head else {}
+    return name == f"{RUN_BRANCH}{wrote.get('run_id')}_{wrote.get('step')}"
+
+
 def _dead_branches(
     metadata: TableMetadata, policy: MaintenanceConfig, now: datetime, living: Collection[str]
 ) -> Iterable[str]:
@@ -78,7 +84,7 @@ def _dead_branches(
     for name, ref in metadata.refs.items():
         head = metadata.snapshot_by_id(ref.snapshot_id)
         is_living = any(name.startswith(f"{RUN_BRANCH}{run_id}_") for run_id in living)
-        if name.startswith(RUN_BRANCH) and not is_living and head is not None and head.timestamp_ms < limit:
+        if is_run_branch(name, head) and not is_living and head is not None and head.timestamp_ms < limit:
             yield name
 
 

@@ -20,7 +20,7 @@ from dml_platform.core.naming import TableRef
 from dml_platform.core.runrecord import utc_now
 from dml_platform.lake import catalog as catalogs
 from dml_platform.lake.client import Lake
-from dml_platform.lake.state import SUMMARY_PREFIX, has_expired, summary_of
+from dml_platform.lake.state import COMPACTED, SUMMARY_PREFIX, has_expired, summary_of
 from dml_platform.lake.write import _main_of, _set_branch, _set_schema
 
 PROPERTY = f"{SUMMARY_PREFIX}rollback"
@@ -96,7 +96,7 @@ def plan_run(lake: Lake, project: str, run_id: str, *, to: str | None = None) ->
         target = _find(ref, table, to) if to is not None else None
         if head is not None and _run(head) == run_id:
             moves.append(_move(ref, table, target or _before(ref, table, head)))
-        elif to is not None and (head is None or _is_ancestor(table, head, target)):
+        elif to is not None and (head is None or _is_ancestor(table, _uncompacted(table, head), target)):
             moves.append(_move(ref, table, target))
         elif head is not None and (
             to is not None or any(_run(s) == run_id for s in ancestors_of(head, table.metadata))
@@ -232,6 +232,16 @@ def _of_run(table: Table, run_id: str) -> list[Snapshot]:
 
 def _is_ancestor(table: Table, head: Snapshot, target: Snapshot | None) -> bool:
     return target is not None and any(s.snapshot_id == head.snapshot_id for s in ancestors_of(target, table.metadata))
+
+
+def _uncompacted(table: Table, snapshot: Snapshot) -> Snapshot:
+    """The state as its run left it, before maintenance put the same rows in other files."""
+    while COMPACTED in summary_of(snapshot):
+        before = table.snapshot_by_id(snapshot.parent_snapshot_id) if snapshot.parent_snapshot_id else None
+        if before is None:
+            break
+        snapshot = before
+    return snapshot
 
 
 def _head(table: Table) -> Snapshot | None:
