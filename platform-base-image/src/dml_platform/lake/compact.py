@@ -43,8 +43,8 @@ class Compaction:
 def plan_compaction(lake: Lake, ref: TableRef, table: Table, *, at_least: int | None) -> Compaction | None:
     """The small files of what is published, if they are many; None also while a run writes to the table.
 
-    What other engines do stays as it is: partitions, row deletes, files without field ids, columns that were changed and
-    not written since. So do tables that have columns with parts and whose columns changed: parts are matched by name.
+    What other engines do stays as it is: partitions, row deletes, files without field ids, changed columns that nothing
+    was written with. So do tables that have columns with parts and whose columns changed: parts are matched by name.
 
     Raises:
         PermanentError: the files cannot be read.
