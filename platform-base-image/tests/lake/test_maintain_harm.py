@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lake_steps import OTHER, REF, rows, write
+from lake_steps import OTHER, REF, rows, start_process, write
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.io.pyarrow import parquet_files_to_data_files
 from pyiceberg.types import StringType
@@ -23,7 +24,7 @@ from dml_platform.lake import Lake
 from dml_platform.lake import catalog as catalogs
 from dml_platform.lake.maintain import TableMaintenance, Work, maintain
 from dml_platform.lake.orphans import table_storage
-from dml_platform.lake.rollback import move_main, plan_run
+from dml_platform.lake.rollback import move_main, plan_run, plan_table
 
 SHORT = MaintenanceConfig(keep_snapshots=1, keep_runs=0)
 COMPACT = MaintenanceConfig(compact_files=3)
@@ -239,6 +240,48 @@ def test_roll_back_of_a_run_can_be_undone_though_files_were_made_one_since(lake:
     assert run(lake, days=0, policy=COMPACT)[0].compacted == 4
     move_main(lake, plan_run(lake, "sales", "r4", to="r4"), by="t", why="", roll_back_id="rb2")
     assert rows(lake) == before
+
+
+def test_making_files_one_takes_no_place_of_a_published_state(lake: Lake) -> None:
+    small_files(lake, 4)
+    policy = MaintenanceConfig(keep_snapshots=2, keep_runs=0, compact_files=2)
+    assert run(lake, policy=policy)[0].compacted == 4
+    (move,) = plan_table(lake, REF)
+    assert (move.run_was, move.run_now, move.rows_now) == ("r3", "r2", 3)
+
+
+KILLED = """
+import os, signal
+from datetime import datetime, timedelta, timezone
+from dml_platform.core.config import MaintenanceConfig
+from dml_platform.lake import compact, maintain
+
+def die(*_arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr({"compact": compact, "maintain": maintain}[sys.argv[1]], sys.argv[2], die)
+policy = MaintenanceConfig(keep_snapshots=1, keep_runs=0, compact_files=3)
+maintain.maintain(lake, "sales", maintain.Work(policy, now=datetime.now(timezone.utc) + timedelta(days=40)))
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "before", [("compact", "_commit"), ("maintain", "_expire"), ("maintain", "_delete")], ids=lambda found: found[1]
+)
+def test_killed_before_a_commit_or_the_deletions_it_loses_nothing(lake: Lake, before: tuple[str, str]) -> None:
+    published = small_files(lake, 4)
+    process = start_process(lake.settings, KILLED, *before)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert rows(lake) == published
+    policy = MaintenanceConfig(keep_snapshots=1, keep_runs=0, compact_files=3)
+    for _ in range(2):
+        run(lake, policy=policy)
+    assert (rows(lake), live(lake)) == (published, 1)
+    storage = table_storage(lake.settings, REF, lake.catalog.load_table(REF.identifier))
+    assert storage
+    assert len([entry for entry in storage.list("data") if not entry.is_folder]) == 1, "nothing is left over"
 
 
 def record(run_id: str, started_at: str, **fields: Any) -> RunRecord:

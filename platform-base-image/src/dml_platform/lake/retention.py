@@ -22,7 +22,7 @@ from pyiceberg.table.update import (
 
 from dml_platform.core.config import MaintenanceConfig
 from dml_platform.lake.catalog import drop_ref
-from dml_platform.lake.state import CARRIED_PREFIX, carry, summaries, summary_of
+from dml_platform.lake.state import CARRIED_PREFIX, COMPACTED, carry, summaries, summary_of
 
 RUN_BRANCH = "run_"
 
@@ -103,8 +103,7 @@ def _kept(
     log = metadata.snapshot_log
     ends = [entry.timestamp_ms for entry in log[1:]]
     kept |= {entry.snapshot_id for entry, end in zip(log, [*ends, _ms(now)], strict=False) if end >= limit}
-    newest = list(dict.fromkeys(entry.snapshot_id for entry in reversed(log)))
-    kept |= set(newest[: policy.keep_snapshots])
+    kept |= _newest_states(metadata, policy.keep_snapshots)
     for pinned in pins:
         kept |= _with_state_before(metadata, pinned)
     main = metadata.refs.get(MAIN_BRANCH)
@@ -113,6 +112,19 @@ def _kept(
     oldest = max((place for place, snapshot_id in enumerate(history) if snapshot_id in kept), default=-1)
     kept |= set(history[: oldest + 1])
     return frozenset((kept | heads) & {snapshot.snapshot_id for snapshot in metadata.snapshots})
+
+
+def _newest_states(metadata: TableMetadata, count: int) -> set[int]:
+    """The last published states. One whose files maintenance made one takes the place of the one before it."""
+    found: list[int] = []
+    replaced: set[int | None] = set()
+    for snapshot_id in dict.fromkeys(entry.snapshot_id for entry in reversed(metadata.snapshot_log)):
+        snapshot = metadata.snapshot_by_id(snapshot_id)
+        if snapshot and COMPACTED in summary_of(snapshot):
+            replaced.add(snapshot.parent_snapshot_id)
+        if snapshot_id not in replaced:
+            found.append(snapshot_id)
+    return set(found[:count])
 
 
 def _with_state_before(metadata: TableMetadata, snapshot_id: int) -> set[int]:
