@@ -60,15 +60,16 @@ def build_definitions(
         models = build_dbt_assets(project, plots=plots)
         made += [models, *build_report_assets(project, sorted(models.keys), owner=config.owner)]
     open_desk(project, settings)  # a server without a channel's secret does not load, so that nobody waits for alerts
-    alerts = build_alert_sensor(
-        project, load_alerts(config), limits=lambda: _freshness_limits(project), schedules=schedules
-    )
     maintenance = build_maintenance(project, config.maintenance, profile=settings.profile)
+    all_schedules = [*schedules, *(found.schedule for found in maintenance)]
+    alerts = build_alert_sensor(
+        project, load_alerts(config), limits=lambda: _freshness_limits(project), schedules=all_schedules
+    )
     return dg.Definitions(
         assets=[*made, *assets],
         asset_checks=list(asset_checks),
         jobs=[*jobs, *(found.job for found in maintenance)],
-        schedules=[*schedules, *(found.schedule for found in maintenance)],
+        schedules=all_schedules,
         sensors=[*sensors, *alerts],
         executor=build_executor(project),
         resources={

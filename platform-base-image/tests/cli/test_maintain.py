@@ -149,6 +149,23 @@ def test_job_and_schedule_are_a_servers_and_absent_elsewhere(root: Path) -> None
     loaded.get_repository_def().load_all_definitions()
 
 
+def test_alerts_watch_whether_it_runs_when_it_is_due(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dml_platform import definitions
+
+    made = build_maintenance(project(), MaintenanceConfig(), profile="server")
+    watched: list[dg.ScheduleDefinition] = []
+
+    def build_alert_sensor(*_arguments: object, schedules: list[dg.ScheduleDefinition], limits: object) -> list[object]:
+        watched.extend(schedules)
+        return []
+
+    monkeypatch.setattr(definitions, "build_maintenance", lambda *_arguments, profile: made)
+    monkeypatch.setattr(definitions, "build_alert_sensor", build_alert_sensor)
+    found = build_definitions(root)
+    assert [schedule.name for schedule in watched] == ["maintain_schedule"]
+    assert list(found.schedules or ()) == watched
+
+
 def test_job_does_the_work_and_keeps_a_record() -> None:
     orphan = publish_with_orphan()
     (made,) = build_maintenance(project(), MaintenanceConfig(), profile="server")

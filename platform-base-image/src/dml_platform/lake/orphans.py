@@ -1,7 +1,7 @@
 """Files below a table's folder that nothing names any more, and deleting them. Commits nothing.
 
-A file is deleted only if no snapshot of any branch or tag names it, the metadata log does not, and it is old: what a
-run writes is named only at its commit.
+A file is deleted only if no snapshot of any branch or tag names it, the metadata log and the project's other tables do
+not, and it is old: what a run writes is named only at its commit.
 """
 
 from __future__ import annotations
