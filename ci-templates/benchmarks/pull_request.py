@@ -230,7 +230,9 @@ def _pull_request(
     remembered = left / "caches" / f"dml-Linux-{project.base}"
     shutil.copytree(before / ".dml" if before else project.state, remembered / ".dml")
     if before:
-        shutil.copytree(before / "dbt/target/dml", remembered / "dbt/target/dml")
+        parsed = left / "caches" / f"dbt-Linux-{project.base}"
+        for place in (remembered, parsed):
+            shutil.copytree(before / "dbt/target/dml", place / "dbt/target/dml")
     clock = _Clock()
     outcome = acting.run(
         program("act"),

@@ -345,6 +345,19 @@ BaseOption = Annotated[str, typer.Option("--base", help="Branch, tag or commit t
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for comment.md and change.json.")]
 
 
+@ci_app.command("parse")
+def ci_parse(project: ProjectOption = None) -> None:
+    """Let dbt read the project, if a file of it changed since it last did; what it read serves all commands."""
+    import json
+
+    from dml_platform.core.project import get_project
+    from dml_platform.dbt.runner import ensure_manifest
+
+    found = json.loads(ensure_manifest(get_project(project)).read_text(encoding="utf-8"))
+    kinds = [node["resource_type"] for node in found["nodes"].values()]
+    console.print(f"dbt can read the project: {kinds.count('model')} models, {kinds.count('test')} tests", markup=False)
+
+
 @ci_app.command("changed")
 def ci_changed(
     project: ProjectOption = None,
