@@ -8,7 +8,8 @@ request is run by act on this machine: cold (the published state is remembered, 
 the same base, with what the first left in the workflow's caches), and warm once more with one job after the other. The
 first two are what one machine needs for all jobs at once. On GitHub each job has a machine of its own: there a person
 waits for the longest of those that ran alone, and for comment and result. Setting up Python is not in any of it.
-`cpu_s` is the work of a core, which says more than the clock where others use the machine too.
+`cpu_s` is the work of a core, which says more than the clock where others use the machine too; `load` is the machine's
+load average when a step began, which the step before has a part in.
 Goals: 15 % of the full build, and two minutes.
 """
 
@@ -189,13 +190,14 @@ def _change_one(root: Path, models: int, *, by: int = 1) -> None:
 
 
 class _Clock:
-    """Seconds that have passed, and those that a core worked for the programs that ended meanwhile."""
+    """Seconds that have passed, those that a core worked for the programs that ended meanwhile, the load before."""
 
     def __init__(self) -> None:
-        self._started, self._worked = time.monotonic(), self._work()
+        self._started, self._worked, self._load = time.monotonic(), self._work(), os.getloadavg()[0]
 
     def read(self) -> dict[str, float]:
-        return {"seconds": round(time.monotonic() - self._started, 1), "cpu_s": round(self._work() - self._worked, 1)}
+        found = {"seconds": time.monotonic() - self._started, "cpu_s": self._work() - self._worked, "load": self._load}
+        return {name: round(value, 1) for name, value in found.items()}
 
     @staticmethod
     def _work() -> float:
@@ -277,7 +279,7 @@ def main() -> None:
         alone = _pull_request(project, folder / "alone", options.models, before=before, one_by_one=True)
         runs["warm_one_by_one"] = alone
         for name, found in runs.items():
-            share = {f"share_of_{key}_pct": round(100 * found[key] / full[key], 1) for key in full}
+            share = {f"share_of_{key}_pct": round(100 * found[key] / full[key], 1) for key in ("seconds", "cpu_s")}
             figures[name] = found | share
         # Each job has a runner of its own: a person waits for the longest one, and for what comes after it.
         jobs = alone["jobs"]
