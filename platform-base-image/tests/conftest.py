@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,11 @@ from rich.console import Console
 
 from dml_platform.core.settings import DuckDBSettings, LakeSettings, Settings
 from dml_platform.lake import Lake
+
+# Tests that send themselves Ctrl-C, and the programs that they start, find it as a terminal has it, also where this was
+# started in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 BUCKET = "lake"
 ACCESS_KEY = "test-access-key"

@@ -334,8 +334,8 @@ def test_up_fails_when_everything_has_ended() -> None:
         services._watch([services.Service(name, pid, started, "/l/x.log") for name in ("x", "webserver")], QUIET)
 
 
-def start_slow_run(root: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "dml_platform.cli", "run", "-s", "shop/marts/slow"]
+def start_slow_run(root: Path, *before: str) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-m", "dml_platform.cli", "run", "-s", "shop/marts/slow"]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (root / "started").exists():
@@ -357,6 +357,16 @@ def test_interrupted_and_killed_runs(root: Path, number: int, code: int, status:
         [run] = instance.get_runs()
     assert run.is_finished
     assert status in (None, run.status.value)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_in_the_background_of_a_shell_is_ended_by_signals(root: Path, number: int) -> None:
+    """Such a shell has what it starts ignore Ctrl-C, and Dagster has SIGTERM do as Ctrl-C does."""
+    process = start_slow_run(root, "sh", "-c", 'trap "" INT QUIT TERM; exec "$@"', "sh")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted\n")
 
 
 @pytest.mark.integration

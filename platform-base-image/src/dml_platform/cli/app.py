@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -553,8 +554,20 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _heed_signals() -> None:
+    """Be ended by a signal also where a shell started this in its background, which has it ignore Ctrl-C.
+
+    Dagster does with SIGTERM as it finds it done with Ctrl-C, and connectors inherit both: their own processes, which
+    end each other by SIGTERM, then wait for one another for ever.
+    """
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
 def main() -> None:
     """Run the command line and exit."""
+    _heed_signals()
     # Dagster and dbt make millions of objects that live on; collecting as often as Python does costs 6 % of a run.
     gc.set_threshold(200_000, 20, 100)
     arguments = sys.argv[1:]
