@@ -217,6 +217,8 @@ def test_a_built_image_is_described_before_the_next_session_reads_of_it(
     rendered: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`nox -s image image_check vulnerabilities` in one call: the last reads what the first wrote."""
+    # nox notes every session that it loads; whoever loaded another noxfile in this process did so for another reason.
+    monkeypatch.setattr("nox.registry._REGISTRY", {})
     noxfile = runpy.run_path(str(rendered(GOOD) / "noxfile.py"))
     called: list[str] = []
 
