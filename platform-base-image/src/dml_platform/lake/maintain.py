@@ -8,10 +8,11 @@ without a file, and the next time finds them. Knows no Dagster and works from a 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from itertools import chain
 from typing import Any
 
 from pyiceberg.table import Table
@@ -230,7 +231,7 @@ def _pins(lake: Lake, project: str, work: Work) -> Mapping[TableRef, frozenset[i
             runs.add(record.run_id)
         if len(runs) > work.policy.keep_runs and _started(record) < since:
             break
-        for name, snapshot_id in _named(record.inputs, record.outputs):
+        for name, snapshot_id in chain(record.inputs.items(), record.outputs.items()):
             with suppress(ConfigError):  # no table's name
                 pins[TableRef.parse(name)].add(snapshot_id)
     return {ref: frozenset(found) for ref, found in pins.items()}
@@ -242,8 +243,3 @@ def _started(record: RunRecord) -> datetime:
         return datetime.fromisoformat(record.started_at).astimezone(timezone.utc)
     except ValueError:
         return datetime.max.replace(tzinfo=timezone.utc)
-
-
-def _named(*sides: Mapping[str, int]) -> Iterable[tuple[str, int]]:
-    for side in sides:
-        yield from side.items()
