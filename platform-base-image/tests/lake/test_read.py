@@ -27,6 +27,7 @@ from pyiceberg.manifest import (
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update.snapshot import _FastAppendFiles
+from pyiceberg.types import StringType
 
 from dml_platform.core.errors import ConfigError, SchemaMismatchError
 from dml_platform.core.naming import TableRef
@@ -165,12 +166,44 @@ def test_row_deletes_of_another_engine_are_applied(lake: Lake) -> None:
     create_view(connection, lake.pin(REF))
     create_view(connection, pinned)
     assert len(connection.sql(f"from {REF.dotted}").fetchall()) == 5
-    with pytest.raises(SchemaMismatchError, match=r"another engine left row deletes in it\.\nRewrite"):
+    with pytest.raises(SchemaMismatchError, match=r"another engine left row deletes in it, .*\nRewrite"):
         write(lake, "select 2 as id, 'x' as name", "merge", key=["id"])
     write(lake, "select 9 as id, 'x' as name")
     assert [row[0] for row in rows(lake)] == [0, 2, 4, 9]
     write(lake, "select 7 as id, 'x' as name", "table")
     assert rows(lake) == [(7, "x")]
+
+
+def test_files_added_without_field_ids_are_read_when_a_column_changed(lake: Lake) -> None:
+    write(lake, "select 1::bigint as id, 'ours' as name")
+    table = lake.catalog.load_table(REF.identifier)
+    path = f"{table.location()}/data/theirs.parquet"
+    with table.io.new_output(path).create() as stream:
+        pq.write_table(pa.table({"id": [2], "name": ["theirs"]}), stream)
+    table.add_files([path])
+    assert lake.pin(REF).select() is not None
+    assert rows(lake) == [(1, "ours"), (2, "theirs")]
+    with table.update_schema() as change:
+        change.rename_column("name", "label")
+    write(lake, "select 3::bigint as id, 'new' as label", "append")
+    assert lake.pin(REF).select() is None
+    assert rows(lake) == [(1, "ours"), (2, "theirs"), (3, "new")]
+    with pytest.raises(SchemaMismatchError, match="files without field ids"):
+        write(lake, "select 2::bigint as id, 'x' as label", "merge", key=["id"])
+
+
+def test_renamed_and_dropped_parts_of_a_nested_column_keep_their_values(lake: Lake) -> None:
+    write(lake, "select 1 as id, {'a': 1, 'b': 'x'} as s")
+    with lake.catalog.load_table(REF.identifier).update_schema() as change:
+        change.rename_column(("s", "a"), "count")
+    write(lake, "select 2 as id, {'count': 2, 'b': 'y'} as s", "append")
+    assert rows(lake) == [(1, {"count": 1, "b": "x"}), (2, {"count": 2, "b": "y"})]
+    with lake.catalog.load_table(REF.identifier).update_schema(allow_incompatible_changes=True) as change:
+        change.delete_column(("s", "b"))
+    with lake.catalog.load_table(REF.identifier).update_schema() as change:
+        change.add_column(("s", "b"), StringType())
+    write(lake, "select 3 as id, {'count': 3, 'b': 'z'} as s", "append")
+    assert [row[1]["b"] for row in rows(lake)] == [None, None, "z"]
 
 
 PLAIN = """

@@ -18,6 +18,7 @@ from dml_platform.core.config import FigureConfig
 from dml_platform.core.document import Figure
 from dml_platform.core.storage import Storage
 from dml_platform.lake import Lake, PinnedTable, create_view
+from dml_platform.lake.datafiles import live_files
 from dml_platform.lake.engine import quote_name
 from dml_platform.lake.schema import duckdb_type
 
@@ -128,16 +129,14 @@ def _profile(connection: duckdb.DuckDBPyConnection, table: PinnedTable) -> dict[
 
 def _source(connection: duckdb.DuckDBPyConnection, table: PinnedTable) -> tuple[str, bool]:
     """The whole table, or its first files where it is big."""
-    if table.rows > MAX_ROWS:
-        tasks = list(table.table.scan(snapshot_id=table.snapshot_id).plan_files())
-        if not any(task.delete_files for task in tasks):
-            paths, rows = [], 0
-            for task in tasks:
-                paths.append(task.file.file_path)
-                rows += task.file.record_count
-                if rows >= MAX_ROWS:
-                    break
-            return f"({table.select_files(paths)})", rows < table.rows
+    if table.rows > MAX_ROWS and not table.files()[1]:
+        paths, rows = [], 0
+        for file in live_files(table):
+            paths.append(file.file_path)
+            rows += file.record_count
+            if rows >= MAX_ROWS:
+                break
+        return f"({table.select_files(paths)})", rows < table.rows
     create_view(connection, table)
     return table.ref.sql, False
 

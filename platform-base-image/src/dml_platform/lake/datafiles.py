@@ -84,13 +84,13 @@ def write_merged(
     """Write a query's rows and the kept rows of the files that hold a row with the same key (copy on write).
 
     Raises:
-        SchemaMismatchError: the key is empty or doubled in the rows, or the table has row deletes.
+        SchemaMismatchError: the key is empty or doubled in the rows, or DuckDB cannot read the table's files.
     """
     by_path = {data_file.file_path: data_file for data_file in live_files(head)}
     if head.files()[1]:
         raise SchemaMismatchError(
             f"cannot merge into {head.ref.dotted!r}",
-            "another engine left row deletes in it",
+            "another engine left row deletes in it, files without field ids, or renamed a part of a nested column",
             "Rewrite the table with that engine (compaction), or use a full refresh.",
         )
     keys = ", ".join(quote_name(k) for k in key)

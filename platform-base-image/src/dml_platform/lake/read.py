@@ -1,21 +1,24 @@
 """Reading natively: a pinned snapshot's Parquet files, given to DuckDB's own reader.
 
-Files are matched by field id when the table's schema ever changed; where a file carries row deletes
-(other engines write them) the rows go through pyiceberg instead.
+Files are matched by field id when the table's schema ever changed. What DuckDB's reader would read wrongly
+goes through pyiceberg instead: files with row deletes, which other engines write; files without field ids whose columns
+changed since they were added; a part of a nested column that got another name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.schema import Schema
 from pyiceberg.table import ALWAYS_TRUE, DataScan, Table
 from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructType
 
 from dml_platform.core.naming import TableRef
 from dml_platform.lake.engine import quote, quote_name
@@ -52,7 +55,7 @@ class PinnedTable:
         return int(properties.get("total-records", 0))
 
     def files(self, where: BooleanExpression | None = None) -> tuple[list[str], bool]:
-        """The data files that can hold matching rows, and whether any carries row deletes."""
+        """The data files that can hold matching rows, and whether only pyiceberg reads all of them rightly."""
         if self.snapshot_id is None:
             return [], False
         # The filter's columns are those of the snapshot, which on a branch may be ahead of the table's.
@@ -61,12 +64,14 @@ class PinnedTable:
             table_metadata=metadata, io=self.table.io, row_filter=where or ALWAYS_TRUE, snapshot_id=self.snapshot_id
         )
         tasks = list(scan.plan_files())
-        return [task.file.file_path for task in tasks], any(task.delete_files for task in tasks)
+        paths = [task.file.file_path for task in tasks]
+        has_deletes = any(task.delete_files for task in tasks)
+        return paths, has_deletes or self._has_moved_parts or self._lack_field_ids(paths)
 
     def select(self, where: BooleanExpression | None = None) -> str | None:
-        """A SELECT over the snapshot's files (a superset of the matching rows), or None when it has row deletes."""
-        paths, has_deletes = self.files(where)
-        return None if has_deletes else self.select_files(paths)
+        """A SELECT over the snapshot's files (a superset of the matching rows), or None where only pyiceberg can."""
+        paths, needs_pyiceberg = self.files(where)
+        return None if needs_pyiceberg else self.select_files(paths)
 
     def select_files(self, paths: Sequence[str], *, filename: str | None = None) -> str:
         """A SELECT over some of the snapshot's files, with each row's file in column ``filename`` if wanted."""
@@ -94,6 +99,51 @@ class PinnedTable:
         Also in a table that never changed: pyiceberg and Java write ``a b`` as ``a_x20b``.
         """
         return len(self.table.schemas()) > 1 or not all(_PLAIN_NAME.fullmatch(f.name) for f in self.schema.fields)
+
+    @cached_property
+    def _has_moved_parts(self) -> bool:
+        """Whether a part of a nested column had another name, or its name was another part's.
+
+        DuckDB 1.5 matches the parts by name: the first is an error, the second the values of a dropped column.
+        """
+        for field in self.schema.fields:
+            now = dict(_parts(field.field_type))
+            for schema in self.table.schemas().values():
+                then = next((f for f in schema.fields if f.field_id == field.field_id), field)
+                before = dict(_parts(then.field_type))
+                ways = {field_id: way for way, field_id in before.items()}
+                if any(before.get(way, i) != i or ways.get(i, way) != way for way, i in now.items()):
+                    return True
+        return False
+
+    def _lack_field_ids(self, paths: Sequence[str]) -> bool:
+        """Whether a file that has to be matched by field id has none: DuckDB would read its columns as NULL.
+
+        Only a table with a name mapping may have such files (Iceberg table spec, "Column Projection").
+        """
+        if not self._needs_field_ids or self.table.name_mapping() is None:
+            return False
+        for path in paths:
+            with self.table.io.new_input(path).open() as stream:
+                columns = pq.read_schema(stream)
+            if any(b"PARQUET:field_id" not in (column.metadata or {}) for column in columns):
+                return True
+        return False
+
+
+def _parts(of: IcebergType, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Names and field ids of everything inside a nested type, by the way to it."""
+    inside: tuple[NestedField, ...] = ()
+    if isinstance(of, StructType):
+        inside = of.fields
+    elif isinstance(of, ListType):
+        inside = (of.element_field,)
+    elif isinstance(of, MapType):
+        inside = (of.key_field, of.value_field)
+    for field in inside:
+        way = (*above, field.name)
+        yield way, field.field_id
+        yield from _parts(field.field_type, way)
 
 
 def pin(ref: TableRef, table: Table, *, branch: str = MAIN_BRANCH) -> PinnedTable:
