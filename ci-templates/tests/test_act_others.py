@@ -206,6 +206,39 @@ def test_a_release_needs_tag_and_version_to_agree(runner: Runner, tmp_path: Path
         assert "- It is faster." in runner.asked("gh")
 
 
+def test_this_repositorys_own_tag_makes_its_release(runner: Runner, tmp_path: Path) -> None:
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version
+    files = {
+        ".github/workflows/called.yml": (ROOT / ".github/workflows/release-here.yml").read_text(),
+        "pyproject.toml": (ROOT / "pyproject.toml").read_text(),
+        "CHANGELOG.md": f"# Change log\n\n## Unreleased\n\n## {version[1]} (2026-12-01)\n\n- A word for callers.\n",
+    }
+    root = commit(tmp_path / "ci-templates", files)
+    git(root, "tag", f"v{version[1]}")
+
+    outcome = runner.run(root, "push", f"refs/tags/v{version[1]}")
+
+    assert outcome.failed == set(), outcome.text
+    assert f"release create v{version[1]} --repo" in runner.asked("gh")
+    assert "- A word for callers." in runner.asked("gh")
+
+
+def test_a_deploy_that_git_does_not_take_is_told(runner: Runner, tmp_path: Path) -> None:
+    infra = installation(runner, tmp_path)
+    text = caller("deploy", project="sales", image=DIGEST, installation=str(infra))
+    root = commit(tmp_path / "project", {".github/workflows/called.yml": text})
+    refuse = runner.hosting / "hooks" / "pre-receive"
+    refuse.write_text("#!/bin/sh\necho main is protected >&2\nexit 1\n")
+    refuse.chmod(0o755)
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == {"deploy"}, outcome.text
+    assert "main is protected" in outcome.said("deploy")
+    assert f"sales is live, but its entry is on the server only: in {infra}, git pull" in outcome.said("deploy")
+
+
 @pytest.mark.parametrize(
     ("written", "opened"),
     [
@@ -263,7 +296,7 @@ def told(name):
     nox.session(lambda session: print(name, "with zizmor", version("zizmor")), name=name, venv_backend="none")
 
 
-for name in ("lint", "secrets", "tests", "integration", "build"):
+for name in ("lint", "secrets", "tests", "integration", "build", "maintenance"):
     told(name)
 """
     lock = (ROOT / "requirements/dev.txt").read_text()
@@ -278,6 +311,7 @@ for name in ("lint", "secrets", "tests", "integration", "build"):
     assert "environment made in .venv" in said, "the session for more was not run, or not there"
     for session in ("lint", "secrets", "tests", "integration", "build"):
         assert f"{session} with zizmor" in said
+    assert "maintenance with zizmor" in outcome.said("maintenance")
 
 
 def test_a_lock_whose_hash_is_not_that_of_the_file_stops_the_set_up(act: Path, tmp_path: Path) -> None:
@@ -291,8 +325,9 @@ def test_a_lock_whose_hash_is_not_that_of_the_file_stops_the_set_up(act: Path, t
 
     outcome = runner.run(root)
 
-    assert outcome.failed == {"full"}, outcome.text
-    assert "DO NOT MATCH THE HASHES" in outcome.said("full")
+    assert outcome.failed == {"full", "maintenance"}, outcome.text
+    for job in ("full", "maintenance"):
+        assert "DO NOT MATCH THE HASHES" in outcome.said(job)
     assert not (root / ".venv").exists()
 
 
@@ -311,5 +346,6 @@ def test_each_night_everything_runs_and_a_registry_that_is_not_in_git_is_told(ru
         assert f"ran {session}" in outcome.said("full")
     assert "ran maintenance" in outcome.said("maintenance")
     assert "-locations:" in outcome.said("server")
+    assert f"in {infra}, git commit registry && git push" in outcome.said("server")
     for asked in ("infra|preflight|", "infra|status|", "infra|verify-backup|--full|"):
         assert asked in runner.asked("dml")
