@@ -137,8 +137,8 @@ def _environment(folder: Path) -> dict[str, str]:
     return {
         **kept,
         "XDG_CONFIG_HOME": str(folder / "config"),
-        # Types are checked from nothing only once.
-        "MYPY_CACHE_DIR": str(folder.parent.parent / "mypy"),
+        # Types are checked from nothing only once, or never, where whoever runs the tests names what mypy knows.
+        "MYPY_CACHE_DIR": os.environ.get("MYPY_CACHE_DIR") or str(folder.parent.parent / "mypy"),
         "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "TEST_ENVIRONMENT": sys.prefix,
         "TEST_ARTIFACTS": str(folder / "artifacts"),

@@ -30,6 +30,19 @@ class Project:
     def base(self) -> str:
         return git(self.root, "rev-parse", "origin/main")
 
+    def fill_caches(self, folder: Path) -> None:
+        """What a run of the main branch leaves for pull requests: the published state, and what dbt parsed."""
+        kept, parsed = folder / f"dml-Linux-{self.base}", Path("dbt/target/dml")
+        shutil.copytree(self.state, kept / ".dml")
+        if not self.with_elementary:
+            for place in (kept, folder / f"dbt-Linux-{self.base}"):
+                shutil.copytree(self.root / parsed, place / parsed)
+
+    @property
+    def with_elementary(self) -> bool:
+        """Its package is then part of what dbt parsed; the tests job has none."""
+        return (self.root / "dbt/dbt_packages/elementary").exists()
+
 
 def git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *_IDENTITY, *arguments]

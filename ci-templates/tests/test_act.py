@@ -29,7 +29,7 @@ def run(act: Path, project: Project, own: Path, tmp_path: Path) -> Run:
     def call(*changes: Callable[[Path], None], pushed: bool = True) -> Outcome:
         repository, event = projects.pull_request(project, tmp_path, *changes)
         folder = tmp_path / "left"
-        shutil.copytree(project.state, folder / "caches" / f"dml-Linux-{project.base}" / ".dml")
+        project.fill_caches(folder / "caches")
         remote = project.remote if pushed else tmp_path / "another remote"
         remote.mkdir(exist_ok=True)
         variables = {"DVC_REMOTE_URL": str(remote)}
@@ -78,11 +78,24 @@ def test_each_fault_is_stopped_by_its_own_job_with_what_to_do(run: Run, tmp_path
     assert "Potential secrets about to be committed" in outcome.said("secrets")
     assert "config/planted.env:1" in outcome.said("secrets")
     assert "1 blocking check failed: assert_planted (Got 3 results" in outcome.said("change")
-    assert "dml sql --run" in outcome.said("change")
+    assert re.search(r"dml sql --run ci\w+ '", outcome.said("change"))
     assert "dml dvc repro && dml dvc push" in outcome.said("files")
+    # What to do is the last that a job says, and the branch protection's one check says what to type for each.
+    assert "'ruff format .' mends it" in outcome.said("lint")
+    assert "have it replaced where it was pushed" in outcome.said("secrets")
+    for job, command in {
+        "lint": "nox -s lint -- origin/main",
+        "secrets": "nox -s secrets -- origin/main",
+        "change": "nox -s change -- origin/main",
+        "files": "nox -s files",
+    }.items():
+        assert f"{job}: failure. It says the same and what to do on a laptop: {command}" in outcome.said("result")
+        assert f"- {job}: failure. On a laptop: `{command}`" in outcome.summary("result")
+    assert "tests" not in outcome.summary("result")
     told = (tmp_path / "left/gh.txt").read_text()
     assert "cannot be merged yet" in told
     assert "| `assert_planted` | test |" in told
+    assert "first `nox -s change -- origin/main`: it names a RUN there. Look at the failing rows with:" in told
 
 
 def test_a_broken_contract_is_stopped_before_anything_is_published(run: Run, tmp_path: Path) -> None:
@@ -94,10 +107,8 @@ def test_a_broken_contract_is_stopped_before_anything_is_published(run: Run, tmp
     assert "cannot be merged yet" in told
     assert "enforced contract that failed" in told
     # Which column, what it is and what was promised, and what to do.
-    assert re.search(r"\| +\w+ +\| +\w+ +\| BLOB +\|", told.replace("\\|", "|"))
-    assert re.search(
-        r"^Correct it and run again; 'dml sql --run ci\w+' opens the run's DuckDB file\.$", told, re.MULTILINE
-    )
+    assert re.search(r"^ *\| \w+ +\| \w+ +\| BLOB +\|", told, re.MULTILINE)
+    assert "Correct it and run again; 'dml sql --run RUN' opens the run's DuckDB file." in told
 
 
 def test_on_the_main_branch_files_are_pushed_and_the_state_is_left_for_pull_requests(
@@ -108,7 +119,7 @@ def test_on_the_main_branch_files_are_pushed_and_the_state_is_left_for_pull_requ
     projects.git(repository, "clean", "-fdxq")
     remote, folder = tmp_path / "another remote", tmp_path / "left"
     remote.mkdir()
-    shutil.copytree(project.state, folder / "caches" / f"dml-Linux-{project.base}" / ".dml")
+    project.fill_caches(folder / "caches")
     event = {
         "ref": "refs/heads/main",
         "after": project.base,
@@ -136,7 +147,7 @@ def test_an_anomaly_that_elementary_finds_stops_a_pull_request(
         pytest.skip("no mirror of dbt packages: set TEST_DBT_PACKAGES_MIRROR")
     mart = f"{project_folder.name.removeprefix('project-')}/marts/fct_watched"
     # Seven builds: before, nothing can be so far from the others.
-    builds = [["elementary", "install"], ["run"], *[["run", "--select", mart]] * 6]
+    builds = [["elementary", "install"], ["ci", "prepare"], *[["run", "--select", mart]] * 6]
     watched = projects.prepare(
         project_folder,
         tmp_path / "base",
@@ -150,7 +161,7 @@ def test_an_anomaly_that_elementary_finds_stops_a_pull_request(
     for name, change in (("good", projects.touch_mart), ("bad", projects.lose_rows)):
         folder = tmp_path / name
         repository, event = projects.pull_request(watched, folder, change)
-        shutil.copytree(watched.state, folder / "left/caches" / f"dml-Linux-{watched.base}" / ".dml")
+        watched.fill_caches(folder / "left/caches")
         outcomes.append(
             acting.run(
                 act,

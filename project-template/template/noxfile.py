@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import nox
+from nox.command import CommandFailed
 
 nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", "tests", "integration"]
@@ -38,6 +39,10 @@ COMPILE += ["--no-annotate", "--custom-compile-command=nox -s lock", "--no-emit-
 SBOM_TOOLS = {"cyclonedx-py": "cyclonedx-bom==7.5.0", "pip-audit": "pip-audit==2.10.1"}
 COPIER = "copier==9.19.1"
 OURS = {"dml-platform", NAME}
+SECRET = (
+    "Take it out of every commit of the branch, and have it replaced where it was pushed: others have read it. "
+    "What is no secret gets '# pragma: allowlist secret' behind it."
+)
 
 
 def install(session: nox.Session) -> None:
@@ -63,19 +68,28 @@ def environment(session: nox.Session) -> None:
         session.run("uv", "pip", "install", "--quiet", f"--python={sys.executable}", *what, external=True)
 
 
+def check(session: nox.Session, *command: str, mend: str) -> None:
+    """Run a program that finds faults; where it does, the last line says what to do."""
+    try:
+        session.run(*command)
+    except CommandFailed:
+        session.error(mend)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, types, SQL and YAML; `-- COMMIT` checks of the SQL only what changed since: sqlfluff is slow."""
     install(session)
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
-    session.run("mypy")
-    session.run("yamllint", "--strict", ".")
+    check(session, "ruff", "check", ".", mend="'ruff check --fix .' mends most of it, the rest is by hand")
+    check(session, "ruff", "format", "--check", ".", mend="'ruff format .' mends it")
+    check(session, "mypy", mend="Correct the lines above, then see it pass: mypy")
+    check(session, "yamllint", "--strict", ".", mend="Correct the lines above, then see it pass: yamllint --strict .")
     queries = changed_files(session, ":(glob)dbt/models/**/*.sql", ":(glob)dbt/tests/**/*.sql")
     if queries is None:
         queries = [folder for folder in ("dbt/models", "dbt/tests") if Path(folder).exists()]
     if queries:
-        session.run("sqlfluff", "lint", "--disable-progress-bar", *queries)
+        mend = f"'sqlfluff fix {' '.join(queries)}' mends most of it, the rest is by hand"
+        check(session, "sqlfluff", "lint", "--disable-progress-bar", *queries, mend=mend)
 
 
 @nox.session
@@ -88,7 +102,7 @@ def secrets(session: nox.Session) -> None:
     if names is None:
         names = str(session.run("git", "ls-files", silent=True, external=True)).split("\n")[:-1]
     if names := [name for name in names if not re.search(hook["exclude"], name)]:
-        session.run(*hook["entry"].split(), *names)
+        check(session, *hook["entry"].split(), *names, mend=SECRET)
 
 
 def yaml_file(name: str) -> Any:
@@ -113,7 +127,8 @@ def change(session: nox.Session) -> None:
     shutil.rmtree(out, ignore_errors=True)
     if os.environ.get("DML_DBT_PACKAGES_MIRROR"):
         session.run("dml", "elementary", "install")
-    session.run("dml", "ci", "check", "--prepare", "--elementary", base, f"--output={out}")
+    mend = f"{out / 'comment.md'} says it too. A run's file is where it ran: elsewhere, run this session there first"
+    check(session, "dml", "ci", "check", "--prepare", "--elementary", base, f"--output={out}", mend=mend)
 
 
 @nox.session
