@@ -100,7 +100,8 @@ def run(
     command += ["--cache-server-path", str(folder / "none"), "--action-cache-path", str(folder / "actions")]
     for place in _local(repository, own):
         command += ["--local-repository", place]
-    for name, value in (variables or {}).items():
+    # dbt's hub, which a project takes where nothing else is said, is not of this machine.
+    for name, value in ({"DML_DBT_PACKAGES_MIRROR": "none"} | (variables or {})).items():
         command += ["--var", f"{name}={value}"]
     for name, value in (secrets or {"GITHUB_TOKEN": "none"}).items():
         command += ["--secret", f"{name}={value}"]

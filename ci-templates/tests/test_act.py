@@ -130,7 +130,7 @@ def test_on_the_main_branch_files_are_pushed_and_the_state_is_left_for_pull_requ
     outcome = acting.run(act, repository, "push", event, workflow="ci.yml", folder=folder, own=own, variables=variables)
 
     assert outcome.failed == set(), outcome.text
-    assert {"lint", "secrets", "tests", "change", "files", "result"} <= outcome.passed
+    assert {"lint", "secrets", "tests", "change", "push-files", "result"} <= outcome.passed
     pushed, there = (sorted(p.relative_to(f) for p in f.rglob("*") if p.is_file()) for f in (remote, project.remote))
     assert pushed == there != []
     assert not (folder / "gh.txt").exists(), "there is no pull request to comment on"

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -86,3 +87,32 @@ def test_all_of_one_action_are_of_one_commit() -> None:
         for name, commit in re.findall(r"uses: ([\w./-]+)@([0-9a-f]{40} # v\S+)", path.read_text()):
             pins.setdefault(name, set()).add(commit)
     assert {name: found for name, found in pins.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_pipe_fails_with_its_first_command(path: Path) -> None:
+    """GitHub's own shell is bash without pipefail; the one that is asked for has it."""
+    document = yaml.safe_load(path.read_text())
+    if any("run" in step for job in document["jobs"].values() for step in job.get("steps", [])):
+        assert document["defaults"] == {"run": {"shell": "bash"}}
+
+
+def group(document: dict[str, Any], *, caller: str) -> str:
+    """The concurrency group, as GitHub names it where ``caller`` is the workflow that was started."""
+    named = document.get("concurrency", {}).get("group", "")
+    known = {"github.workflow": caller, "github.ref": "refs/tags/v1", "github.repository": "acme/sales"}
+    return re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda found: known.get(found[1], found[1]), named)
+
+
+def test_no_workflow_waits_for_the_one_that_called_it() -> None:
+    """GitHub ends both where they are in one group."""
+    called = 0
+    for path in [*EXAMPLES, GITHUB / "workflows/release-here.yml"]:
+        document = yaml.safe_load(path.read_text())
+        own = group(document, caller=document["name"])
+        for job in document["jobs"].values():
+            if found := re.search(r"/workflows/([\w-]+\.yml)", job.get("uses", "")):
+                called += 1
+                callee = yaml.safe_load((GITHUB / "workflows" / found[1]).read_text())
+                assert group(callee, caller=document["name"]) != own, f"{path.name} and {found[1]} are both {own!r}"
+    assert called
