@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -117,7 +118,7 @@ def image(session: nox.Session) -> None:
         options += [f"--secret=id=ca,src={certificates}", "--network=host"]
     if os.environ.get("UV_DEFAULT_INDEX"):
         options.append("--secret=id=index,env=UV_DEFAULT_INDEX")
-    session.run("docker", "build", *options, "--tag", tag, ".", external=True)
+    session.run("docker", "build", *origin(), *options, "--tag", tag, ".", external=True)
     # Here and not as a session of its own: that would come after `vulnerabilities`, which reads what this writes.
     describe(session, tag)
 
@@ -126,6 +127,21 @@ def image(session: nox.Session) -> None:
 def sbom(session: nox.Session) -> None:
     """Write the image's bill of materials (CycloneDX) and its known vulnerabilities into dist/; `-- TAG`."""
     describe(session, session.posargs[0] if session.posargs else "dml-platform-base:0.1.0")
+
+
+def origin() -> list[str]:
+    """What an image is told of its code: the commit, by which its runs can be made again, its day, where it is from."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    told = {
+        "REVISION": git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
+        "CREATED": git("log", "-1", "--format=%cI"),
+        "SOURCE": re.sub("//[^/@]*@", "//", git("remote", "get-url", "origin")),  # without a password
+    }
+    return [f"--build-arg={name}={value}" for name, value in told.items() if value]
 
 
 def describe(session: nox.Session, tag: str) -> None:

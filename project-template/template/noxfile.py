@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -57,8 +58,9 @@ def changed_files(session: nox.Session, *patterns: str) -> list[str] | None:
     base = session.posargs[0] if session.posargs else ""
     if not base:
         return None
-    command = ["git", "diff", "--name-only", "--diff-filter=d", "--relative", "--merge-base", base, "--", *patterns]
-    return str(session.run(*command, silent=True, external=True) or "").split("\n")[:-1]
+    # -z: else git writes a name that is not plain ASCII in another way, and nobody finds the file.
+    command = ["git", "diff", "-z", "--name-only", "--diff-filter=d", "--relative", "--merge-base", base]
+    return str(session.run(*command, "--", *patterns, silent=True, external=True) or "").split("\0")[:-1]
 
 
 @nox.session(venv_backend="none")
@@ -100,7 +102,7 @@ def secrets(session: nox.Session) -> None:
     hook = next(hook for hook in hooks if hook["id"] == "detect-secrets")
     names = changed_files(session)
     if names is None:
-        names = str(session.run("git", "ls-files", silent=True, external=True)).split("\n")[:-1]
+        names = str(session.run("git", "ls-files", "-z", silent=True, external=True)).split("\0")[:-1]
     if names := [name for name in names if not re.search(hook["exclude"], name)]:
         check(session, *hook["entry"].split(), *names, mend=SECRET)
 
@@ -198,7 +200,7 @@ def image(session: nox.Session) -> None:
         options += [f"--secret=id=ca,src={certificates}", "--network=host"]
     if os.environ.get("UV_DEFAULT_INDEX"):
         options.append("--secret=id=index,env=UV_DEFAULT_INDEX")
-    session.run("docker", "build", *options, "--tag", tag, "--file=docker/Dockerfile", ".", external=True)
+    session.run("docker", "build", *origin(), *options, "--tag", tag, "--file=docker/Dockerfile", ".", external=True)
     # Here and not as a session of its own: that would come after `vulnerabilities`, which reads what this writes.
     describe(session, tag)
 
@@ -207,6 +209,21 @@ def image(session: nox.Session) -> None:
 def sbom(session: nox.Session) -> None:
     """Write the image's bill of materials (CycloneDX) and its known vulnerabilities into dist/; `-- TAG`."""
     describe(session, session.posargs[0] if session.posargs else TAG)
+
+
+def origin() -> list[str]:
+    """What an image is told of its code: the commit, by which its runs can be made again, its day, where it is from."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    told = {
+        "REVISION": git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
+        "CREATED": git("log", "-1", "--format=%cI"),
+        "SOURCE": re.sub("//[^/@]*@", "//", git("remote", "get-url", "origin")),  # without a password
+    }
+    return [f"--build-arg={name}={value}" for name, value in told.items() if value]
 
 
 def describe(session: nox.Session, tag: str) -> None:

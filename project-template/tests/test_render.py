@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -221,12 +222,16 @@ def test_a_built_image_is_described_before_the_next_session_reads_of_it(
     monkeypatch.setattr("nox.registry._REGISTRY", {})
     noxfile = runpy.run_path(str(rendered(GOOD) / "noxfile.py"))
     called: list[str] = []
+    given: dict[str, str] = {}
+    commit = start_repository(tmp_path)
+    git(tmp_path, "remote", "add", "origin", "https://robot:word@git.example.com/acme/project-marketing")
 
     class Session:
         posargs = ("project-marketing:try",)
 
         def run(self, *command: str, **_: object) -> str:
             called.append(command[1] if command[0] == "docker" else command[-1])
+            given.update(part.removeprefix("--build-arg=").split("=", 1) for part in command if "--build-arg=" in part)
             if command[0] == "uv" and "--output" in command:
                 report = {"dependencies": [{"name": "six", "version": "1.17.0", "vulns": []}]}
                 Path(command[command.index("--output") + 1]).write_text(json.dumps(report))
@@ -239,3 +244,33 @@ def test_a_built_image_is_described_before_the_next_session_reads_of_it(
     noxfile["image"].func(Session())
     assert called[0] == "build"
     assert json.loads((tmp_path / "dist/project-marketing.audit.json").read_text())["dependencies"]
+    assert given["REVISION"] == commit
+    assert given["SOURCE"] == "https://git.example.com/acme/project-marketing"
+
+
+def git(folder: Path, *command: str) -> str:
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
+    done = subprocess.run(["git", "-C", str(folder), *who, *command], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def start_repository(folder: Path) -> str:
+    """The first commit, of all that is there."""
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message=first")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def test_a_secret_is_found_whatever_the_file_is_called(rendered: Rendered, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(rendered(GOOD), project)
+    base = start_repository(project)
+    (project / "config" / "größe clé.py").write_text('password = "correcthorsebattery9"\n')  # pragma: allowlist secret
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message=second")
+    for given in ([], [base]):
+        nox = [sys.executable, "-m", "nox", "-f", "noxfile.py", "-s", "secrets", "--no-venv", "--", *given]
+        done = subprocess.run(nox, cwd=project, capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "größe clé.py" in done.stdout

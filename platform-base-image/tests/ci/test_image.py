@@ -65,3 +65,22 @@ def test_without_docker_the_image_is_not_judged(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="docker cannot be started"):
         check_image("project:1")
+
+
+@pytest.mark.parametrize(
+    ("user", "commit", "said"),
+    [
+        ("", "a" * 40, "it runs as root"),
+        ("10001:10001", "unknown", "does not know its commit .*'unknown'.*\nBuild it in a clone with 'nox -s image'"),
+    ],
+)
+def test_an_image_that_the_server_should_not_run_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: str, commit: str, said: str
+) -> None:
+    found = [{"Size": 1, "Config": {"User": user, "Env": ["PATH=/bin", f"DML_GIT_COMMIT={commit}"]}}]
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\necho '{json.dumps(found)}'\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(ChecksFailedError, match=said):
+        check_image("project:1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,7 @@ def test_a_release_that_was_taken_back_publishes_no_more(
     name, other = list(images)
     untouched = teams.location(other)
     first = commits(teams, name)[0]
+    assert re.fullmatch("[0-9a-f]{12}", first), "its image does not know the commit, so no run could be made again"
     (tmp_path / "Dockerfile").write_text(f"FROM {images[name]}\nENV DML_GIT_COMMIT={NEXT}\n", encoding="utf-8")
     build(tmp_path, f"project-{name}:next")
     second = registry.push(f"project-{name}:next", f"project-{name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def check_image(tag: str, *, timeout_s: float = 180.0) -> str:
 
     Returns: a sentence on what was found.
     Raises:
-        ChecksFailedError: it runs as root, does not start, or its definitions do not load.
+        ChecksFailedError: it runs as root, does not know its commit, does not start, or its definitions do not load.
         ConfigError: there is no such image, or no Docker engine.
     """
     what = f"cannot accept image {tag!r}"
@@ -35,6 +36,13 @@ def check_image(tag: str, *, timeout_s: float = 180.0) -> str:
     user = str(found[0]["Config"].get("User") or "").partition(":")[0]
     if user in ("", "0", "root"):
         raise ChecksFailedError(what, "it runs as root", "End the Dockerfile with 'USER 10001:10001'.")
+    known = dict(entry.partition("=")[::2] for entry in found[0]["Config"].get("Env") or [])
+    if not re.fullmatch("[0-9a-f]{40}(-dirty)?", commit := known.get("DML_GIT_COMMIT", "")):
+        raise ChecksFailedError(
+            what,
+            f"it does not know its commit (DML_GIT_COMMIT is {commit!r}), so that no run of it could be made again",
+            "Build it in a clone with 'nox -s image', or with --build-arg REVISION=$(git rev-parse HEAD).",
+        )
     settings = [f"--env={name}={value}" for name, value in _SETTINGS.items()]
     started = time.monotonic()
     with _container([*_CONFINED, *settings, tag], what) as container:
