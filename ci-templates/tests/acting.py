@@ -174,7 +174,7 @@ def _read(done: subprocess.CompletedProcess[str]) -> Outcome:
             found.seconds[job] = round((now - started[job]).total_seconds())
         if entry.get("command") == "summary":
             found.summaries[job] = found.summaries.get(job, "") + entry["content"]
-        if entry.get("raw_output") or entry.get("command") == "error":
+        if entry.get("raw_output") or entry.get("command") in ("error", "warning", "notice"):
             found.printed.setdefault(job, []).append(entry["msg"].rstrip())
         elif "jobResult" in entry:
             found.results[job] = entry["jobResult"]

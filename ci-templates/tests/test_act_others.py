@@ -239,6 +239,19 @@ def test_a_deploy_that_git_does_not_take_is_told(runner: Runner, tmp_path: Path)
     assert f"sales is live, but its entry is on the server only: in {infra}, git pull" in outcome.said("deploy")
 
 
+def templated(runner: Runner, tmp_path: Path, written: dict[str, str]) -> Path:
+    """A project whose template writes these files."""
+    files = {
+        ".github/workflows/called.yml": caller("template-update", "{contents: write, pull-requests: write}"),
+        ".gitignore": "dist/\n.venv\n.nox/\n__pycache__/\n",
+        "README.md": "mine\n",
+        "noxfile.py": NOXFILE.format(written=written).replace("@nox.session\n", '@nox.session(venv_backend="none")\n'),
+    }
+    root = commit(tmp_path / "project", files)
+    git(root, "push", "--quiet", str(runner.hosting), "main")
+    return root
+
+
 @pytest.mark.parametrize(
     ("written", "opened"),
     [
@@ -251,14 +264,7 @@ def test_a_deploy_that_git_does_not_take_is_told(runner: Runner, tmp_path: Path)
 def test_what_the_template_changed_becomes_a_pull_request(
     runner: Runner, tmp_path: Path, written: dict[str, str], opened: str | None
 ) -> None:
-    files = {
-        ".github/workflows/called.yml": caller("template-update", "{contents: write, pull-requests: write}"),
-        ".gitignore": "dist/\n.venv\n.nox/\n__pycache__/\n",
-        "README.md": "mine\n",
-        "noxfile.py": NOXFILE.format(written=written).replace("@nox.session\n", '@nox.session(venv_backend="none")\n'),
-    }
-    root = commit(tmp_path / "project", files)
-    git(root, "push", "--quiet", str(runner.hosting), "main")
+    root = templated(runner, tmp_path, written)
 
     outcome = runner.run(root)
 
@@ -272,6 +278,30 @@ def test_what_the_template_changed_becomes_a_pull_request(
     if opened == "--draft":
         assert "You and the template changed the same lines" in runner.asked("gh")
         assert "- README.md" in runner.asked("gh")
+
+
+def test_workflows_of_the_template_need_a_token_that_may_push_them(runner: Runner, tmp_path: Path) -> None:
+    root = templated(runner, tmp_path, {".github/workflows/new.yml": "name: new\n"})
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == {"propose"}, outcome.text
+    assert "the secret TEMPLATE_UPDATE_TOKEN (contents, pull requests and workflows: write)" in outcome.said("propose")
+    assert "template-update" not in git(runner.hosting, "branch", "--list")
+
+
+def test_a_branch_on_which_somebody_works_stays_as_it_is(runner: Runner, tmp_path: Path) -> None:
+    root = templated(runner, tmp_path, {"README.md": "better\n"})
+    git(root, "commit", "--quiet", "--allow-empty", "--message=mended by hand")
+    git(root, "push", "--quiet", str(runner.hosting), "HEAD:template-update")
+    git(root, "reset", "--quiet", "--hard", "HEAD~")
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == set(), outcome.text
+    assert "Somebody works on the branch template-update" in outcome.said("propose")
+    assert git(runner.hosting, "log", "-1", "--format=%s", "template-update") == "mended by hand"
+    assert "pr create" not in runner.asked("gh")
 
 
 def test_the_set_up_action_makes_an_environment_of_what_the_locks_name(act: Path, tmp_path: Path) -> None:
