@@ -23,6 +23,9 @@ GLUE = ["noxfile.py", "tests", "tree"]
 # Projects that no folder holds: rendered from the template for the server's tests, with these answers.
 RENDERED = {"marketing": ["--notebooks"], "logistics": ["--no-notebooks", "--dvc-remote=none"]}
 
+# What the lint session found out about the packages' types: where workflows run it, that takes longer than all else.
+TYPES = {"MYPY_CACHE_DIR": str(ROOT / "project-sales" / ".mypy_cache")}
+
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["borders", "lint", "tests", "integration", "docs"]
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -74,16 +77,14 @@ def integration(session: nox.Session, folder: str) -> None:
         data = [f"--data={name}={value}" for name, value in answers.items()]
         template = str(ROOT / "project-template")
         session.run("copier", "copy", "--defaults", "--quiet", "--vcs-ref=HEAD", *data, template, str(rendered))
-        # What the lint session found out about the packages' types takes longer than all else.
-        known = str(ROOT / "project-sales" / ".mypy_cache")
-        fan_out(session, folder, "integration", *session.posargs, TEST_PROJECT=str(rendered), MYPY_CACHE_DIR=known)
+        fan_out(session, folder, "integration", *session.posargs, TEST_PROJECT=str(rendered), **TYPES)
 
 
 @nox.session(name="integration-long")
 def integration_long(session: nox.Session) -> None:
     """Render projects in full and run their own checks; run the workflows on project-sales. Takes long."""
     fan_out(session, "project-template", "integration", *session.posargs)
-    fan_out(session, "ci-templates", "integration", "tests/test_act.py", *session.posargs)
+    fan_out(session, "ci-templates", "integration", "tests/test_act.py", *session.posargs, **TYPES)
 
 
 @nox.session

@@ -84,7 +84,7 @@ def run(
         payload: what GitHub would say of the event.
         folder: takes what the run leaves: `artifacts`, `caches`, what the stand-in for `gh` was asked. Programs in its
             `programs` come before this machine's.
-        own: this repository or a copy of it.
+        own: this repository or a copy of it; what mypy finds out is kept beside.
         one_by_one: no two jobs at the same time.
     """
     for name in ("artifacts", "caches"):
@@ -108,7 +108,7 @@ def run(
     done = subprocess.run(
         command,
         cwd=repository,
-        env=_environment(folder) | (environment or {}),
+        env=_environment(folder, own) | (environment or {}),
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,
@@ -130,7 +130,7 @@ def _local(repository: Path, own: Path) -> list[str]:
     return places
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, own: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DML_", "GITHUB_", "ACT", "AWS_"))}
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
@@ -139,7 +139,7 @@ def _environment(folder: Path) -> dict[str, str]:
         **kept,
         "XDG_CONFIG_HOME": str(folder / "config"),
         # Types are checked from nothing only once, or never, where whoever runs the tests names what mypy knows.
-        "MYPY_CACHE_DIR": os.environ.get("MYPY_CACHE_DIR") or str(folder.parent.parent / "mypy"),
+        "MYPY_CACHE_DIR": os.environ.get("MYPY_CACHE_DIR") or str(own.parent / "mypy"),
         "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "TEST_ENVIRONMENT": sys.prefix,
         "TEST_ARTIFACTS": str(folder / "artifacts"),

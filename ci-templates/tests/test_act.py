@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -184,7 +185,13 @@ def test_an_anomaly_that_elementary_finds_stops_a_pull_request(
     for name in ("good", "bad"):
         page = tmp_path / name / "left/artifacts/change/elementary.html"
         assert page.stat().st_size > 1_000_000, "Elementary's report is not kept"
-    assert "fct_watched" in page.read_text()
+    # What the page shows is packed into it.
+    packed = re.search(r"elementaryData = JSON.parse\(atob\('([^']+)'\)\)", page.read_text())
+    assert packed
+    results = json.loads(base64.b64decode(packed[1]))["test_results"]
+    (found,) = results[f"model.{project_folder.name.removeprefix('project-')}.fct_watched"]
+    assert found["metadata"]["test_name"] == "volume_anomalies"
+    assert found["metadata"]["latest_run_status"] == "warn"
     assert "Elementary's report of this trial is `elementary.html`" in told
 
 

@@ -152,6 +152,7 @@ def test_a_change_is_told_in_rows_and_columns(project: Project, published: Lake)
     assert {n.name for n in found.tests} == {"unique_fct_orders_order_id", "not_null_fct_orders_order_id"}
     text = comment(found)
     assert "## shop: good" in text
+    assert "1 changed here, 1 built with what is downstream; 2 of 2 tests passed." in text
     assert f"| `{FCT}` | 3 | 3 | 0 | 0 | 1 | `amount_cents` differs in 1 rows |" in text
     assert json.dumps(found.as_dict())
 

@@ -97,7 +97,10 @@ def _counts(checked: CheckedChange) -> str:
     if not checked.modified.all and not checked.modified.removed:
         return f"No model, seed or test of dbt differs from `{checked.base}`."
     trial = checked.trial
-    built = [n for n in trial.nodes if n.resource_type in ("model", "seed", "snapshot")] if trial else []
+    # Elementary's own models are built along; they are no part of the change.
+    own = set(checked.modified.all)
+    models = ("model", "seed", "snapshot")
+    built = [n for n in trial.nodes if n.resource_type in models and n.unique_id in own] if trial else []
     passed = [n for n in checked.tests if n.status in ("pass", "success")]
     warned = [n for n in checked.tests if n.status == "warn"]
     text = f"{changed} changed here, {len(built)} built with what is downstream; {len(passed)} of {len(checked.tests)}"
