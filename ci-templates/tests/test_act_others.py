@@ -274,6 +274,7 @@ def test_what_the_template_changed_becomes_a_pull_request(
         return
     assert "pr create --repo acme/project --head template-update" in runner.asked("gh")
     assert opened in runner.asked("gh")
+    assert "On a laptop: nox -s template" in runner.asked("gh")
     assert git(runner.hosting, "show", "template-update:README.md") == written["README.md"].strip()
     if opened == "--draft":
         assert "You and the template changed the same lines" in runner.asked("gh")
