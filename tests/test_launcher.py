@@ -167,7 +167,7 @@ def test_launcher_parses_in_every_shell(shell: str) -> None:
     subprocess.run([shell, "-n", LAUNCHER], check=True)
 
 
-@pytest.mark.parametrize("script", [LAUNCHER, ROOT / ".ci/run"], ids=lambda path: path.name)
+@pytest.mark.parametrize("script", [LAUNCHER, ROOT / ".ci/run", ROOT / ".ci/beside"], ids=lambda path: path.name)
 def test_scripts_pass_shellcheck(script: Path) -> None:
     if not shutil.which("shellcheck"):
         pytest.skip("shellcheck is not installed (Debian: apt install shellcheck)")

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Error, Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 # The program itself, for workspaces that are not this tree.
@@ -108,6 +108,23 @@ def page() -> Iterator[Page]:
         browser.close()
 
 
+def show(page: Page, address: str, *expected: Locator) -> None:
+    """Open a page until it shows what it should.
+
+    Chromium drops requests whenever an interface comes or goes on its machine (ERR_NETWORK_CHANGED), and each container
+    that starts beside the tests is one.
+    """
+    for last in (False, False, True):
+        try:
+            page.goto(address)
+            for locator in expected:
+                expect(locator).to_be_visible(timeout=60_000 if last else 30_000)
+            return
+        except (AssertionError, Error):
+            if last:
+                raise
+
+
 def ask(address: str, query: str) -> Any:
     request = urllib.request.Request(
         f"{address}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
@@ -123,31 +140,27 @@ def newest_run(address: str) -> dict[str, str]:
 
 
 def test_everything_is_materialised_from_the_ui_and_seen_there(address: str, page: Page) -> None:
-    page.goto(f"{address}/locations")
-    expect(page.get_by_text("Loaded", exact=True)).to_be_visible()
-    expect(page.get_by_role("link", name="sales")).to_be_visible()
+    loaded = page.get_by_text("Loaded", exact=True)
+    show(page, f"{address}/locations", loaded, page.get_by_role("link", name="sales"))
 
-    page.goto(f"{address}/asset-groups")
-    page.get_by_role("button", name=re.compile("Materialize all")).click()
+    button = page.get_by_role("button", name=re.compile("Materialize all"))
+    show(page, f"{address}/asset-groups", button)
+    button.click()
     wait(lambda: newest_run(address)["status"] in ("SUCCESS", "FAILURE"), seconds=240, what="the run ends")
     run = newest_run(address)
     assert run["status"] == "SUCCESS"
 
-    page.goto(f"{address}/runs")
-    expect(page.get_by_text(run["id"][:8])).to_be_visible()
-    page.goto(f"{address}/runs/{run['id']}")
-    expect(page.get_by_text("sales_dbt").first).to_be_visible()
-    expect(page.get_by_text(re.compile("success model fct_daily_revenue|RUN_SUCCESS")).first).to_be_visible()
+    show(page, f"{address}/runs", page.get_by_text(run["id"][:8]))
+    events = page.get_by_text(re.compile("success model fct_daily_revenue|RUN_SUCCESS")).first
+    show(page, f"{address}/runs/{run['id']}", page.get_by_text("sales_dbt").first, events)
 
-    page.goto(f"{address}/assets/sales/marts/fct_daily_revenue?view=overview")
-    expect(page.get_by_text("snapshot_id").first).to_be_visible()
-    page.goto(f"{address}/assets/sales/marts/fct_daily_revenue?view=events")
-    expect(page.get_by_text("preview").first).to_be_visible()
-    page.goto(f"{address}/assets/sales/marts/fct_purchases?view=checks")
-    expect(page.get_by_text("Passed", exact=True).first).to_be_visible()
-    expect(page.get_by_text("failing_rows").first).to_be_visible()
-    page.goto(f"{address}/assets/sales/marts/customer_forecast?view=lineage&lineageScope=upstream&lineageDepth=5")
-    expect(page.get_by_text("cdnow__purchases").first).to_be_visible()
+    marts = f"{address}/assets/sales/marts"
+    show(page, f"{marts}/fct_daily_revenue?view=overview", page.get_by_text("snapshot_id").first)
+    show(page, f"{marts}/fct_daily_revenue?view=events", page.get_by_text("preview").first)
+    passed = page.get_by_text("Passed", exact=True).first
+    show(page, f"{marts}/fct_purchases?view=checks", passed, page.get_by_text("failing_rows").first)
+    lineage = f"{marts}/customer_forecast?view=lineage&lineageScope=upstream&lineageDepth=5"
+    show(page, lineage, page.get_by_text("cdnow__purchases").first)
 
 
 def test_metadata_of_the_run_has_rows_preview_and_plot(address: str) -> None:
