@@ -1,4 +1,4 @@
-"""Releases: ten in a row that nobody notices, and four that must not stay."""
+"""Releases: some in a row that nobody notices, and five that must not stay."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from stack.engine import inspect, wait
 from stack.server import Server, clock
-
-DEPLOYS = 10
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -61,8 +59,13 @@ def running_image(server: Server, project: str) -> str:
     return str(inspect(server.location(project))["Config"]["Image"])
 
 
-def test_ten_deploys_in_a_row_are_noticed_by_nobody(
-    projects: Server, work: Work, orders: Callable[..., str], figures: dict[str, Any]
+# Ten take five minutes and are what docs/figures.md speaks of: session stack-long. In the usual run the machine may be
+# busy with other tests, so that there only what is far too slow is a failure.
+@pytest.mark.parametrize(
+    ("count", "at_most_s"), [(3, 60), pytest.param(10, 40, marks=pytest.mark.long)], ids=["three", "ten"]
+)
+def test_deploys_in_a_row_are_noticed_by_nobody(
+    projects: Server, work: Work, orders: Callable[..., str], figures: dict[str, Any], count: int, at_most_s: int
 ) -> None:
     projects.turn("orders", "nightly", on=True)
     projects.turn("orders", "every_minute", on=True)
@@ -70,7 +73,7 @@ def test_ten_deploys_in_a_row_are_noticed_by_nobody(
     neighbour = projects.location("sales") if "sales" in projects.locations() else None
     states = projects.locations()["orders"]["states"]
     began, seconds, whole, switched = time.time(), [], [], []
-    for number in range(2, 2 + DEPLOYS):
+    for number in range(2, 2 + count):
         started = time.monotonic()
         image = orders(number)
         built = figures["image orders: build, s"]
@@ -82,9 +85,9 @@ def test_ten_deploys_in_a_row_are_noticed_by_nobody(
         assert projects.locations()["orders"]["error"] is None, done.stdout
         assert running_image(projects, "orders") == image
     runs = work.stop()
-    figures["ten deploys: push to live, median s"] = round(statistics.median(seconds), 1)
-    figures["ten deploys: push to live, slowest s"] = round(max(seconds), 1)
-    figures["ten deploys: code changed, built, pushed, live: median s"] = round(statistics.median(whole), 1)
+    figures[f"{count} deploys: push to live, median s"] = round(statistics.median(seconds), 1)
+    figures[f"{count} deploys: push to live, slowest s"] = round(max(seconds), 1)
+    figures[f"{count} deploys: code changed, built, pushed, live: median s"] = round(statistics.median(whole), 1)
 
     wait(
         lambda: projects.ticks("orders", "pulse", max(switched) + 5), seconds=60, what="the sensor ticks after the last"
@@ -94,9 +97,9 @@ def test_ten_deploys_in_a_row_are_noticed_by_nobody(
     minutes = projects.ticks("orders", "every_minute", began, kind="schedule")
     moments = [float(tick["timestamp"]) for tick in ticks]
     gap = max(later - earlier for earlier, later in itertools.pairwise(moments))
-    figures["ten deploys: sensor ticks, failed"] = f"{len(ticks)}, {sum(t['status'] == 'FAILURE' for t in ticks)}"
-    figures["ten deploys: longest pause between ticks, s"] = round(gap, 1)
-    figures["ten deploys: runs going, lost"] = f"{len(runs)}, {sum(s != 'SUCCESS' for s in ended.values())}"
+    figures[f"{count} deploys: sensor ticks, failed"] = f"{len(ticks)}, {sum(t['status'] == 'FAILURE' for t in ticks)}"
+    figures[f"{count} deploys: longest pause between ticks, s"] = round(gap, 1)
+    figures[f"{count} deploys: runs going, lost"] = f"{len(runs)}, {sum(s != 'SUCCESS' for s in ended.values())}"
 
     assert work.refused == []
     assert [t["error"] for t in ticks + minutes if t["status"] == "FAILURE"] == []
@@ -110,8 +113,10 @@ def test_ten_deploys_in_a_row_are_noticed_by_nobody(
     batches = projects.tables("orders")["orders.raw.till__orders"]["batches"]
     assert {batches[run_id][0] for run_id in [*runs, *scheduled]} == {100}
     assert neighbour in (None, projects.location("sales"))
-    assert statistics.median(seconds) <= 40
-    assert statistics.median(whole) <= 60
+    assert statistics.median(seconds) <= at_most_s
+    assert statistics.median(whole) <= at_most_s + 20
+    if count == 10:  # what comes after it in stack-long has servers of its own, and is measured too
+        projects.turn("orders", "every_minute", on=False)
 
 
 def test_a_run_keeps_the_image_that_it_was_launched_with(projects: Server, orders: Callable[..., str]) -> None:
