@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import requests
 from fakes.portainer import ACTIVE, DEPLOYING, FAILED, FakePortainer
+from stack.engine import ENGINE_LOCK, PYTHON_STANDIN
 
 from dml_infra.drivers import get_driver
 from dml_infra.drivers.portainer import PortainerDriver
@@ -27,7 +28,6 @@ from dml_infra.errors import CheckFailedError, ConfigError, PermanentError, Retr
 from dml_infra.installation import Installation
 
 STACK = "dmltest-portainer"
-STANDIN = "python-standin:3.11-bookworm"
 NEEDED = ("PORTAINER_TEST_URL", "PORTAINER_TEST_API_KEY_FILE")
 
 
@@ -68,8 +68,8 @@ def installation_at(folder: Path, url: str, environment: str, key: str) -> Insta
 def _engine_missing() -> str:
     if not shutil.which("docker"):
         return "there is no program 'docker'"
-    if subprocess.run(["docker", "image", "inspect", STANDIN], capture_output=True, check=False).returncode:
-        return f"the engine is not reached, or has no image {STANDIN}"
+    if subprocess.run(["docker", "image", "inspect", PYTHON_STANDIN], capture_output=True, check=False).returncode:
+        return f"the engine is not reached, or has no image {PYTHON_STANDIN}"
     return ""
 
 
@@ -93,11 +93,13 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         yield found
         found.driver().remove(STACK)
         return
-    engine = request.param == "docker"
-    if engine and (reason := _engine_missing()):
-        pytest.skip(f"no engine: {reason}")
-    with_fake = make_fake(tmp_path, engine=engine, asynchronous=request.param != "state-synchronous")
-    yield from with_fake
+    if request.param == "docker":
+        with ENGINE_LOCK:  # the server's tests may go on beside these, and stop it
+            if reason := _engine_missing():
+                pytest.skip(f"no engine: {reason}")
+            yield from make_fake(tmp_path, engine=True, asynchronous=True)
+        return
+    yield from make_fake(tmp_path, asynchronous=request.param != "state-synchronous")
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def fake(tmp_path: Path) -> Iterator[Backend]:
 def make_fake(folder: Path, **switches: Any) -> Iterator[Backend]:
     portainer = FakePortainer(folder / "portainer", **switches)
     installation = installation_at(folder, portainer.url, "local", portainer.key)
-    found = Backend(installation, portainer, STANDIN, has_engine=portainer.engine)
+    found = Backend(installation, portainer, PYTHON_STANDIN, has_engine=portainer.engine)
     try:
         yield found
     finally:

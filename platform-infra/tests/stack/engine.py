@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock
+
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1]
 PYTHON_IMAGE = "python:3.11.14-slim-bookworm"
@@ -24,6 +26,9 @@ PYTHON_STANDIN = "python-standin:3.11-bookworm"
 REGISTRY_IMAGE = "docker.io/library/registry:2.8.3"
 
 T = TypeVar("T")
+
+# Held by whoever stops the engine or clears it, and by tests of other sessions that need it meanwhile (test_portainer).
+ENGINE_LOCK = FileLock(Path(tempfile.gettempdir()) / "dml-test-engine.lock")
 
 
 def sh(*command: str, check: bool = True, timeout_s: float = 900, **options: Any) -> subprocess.CompletedProcess[str]:
