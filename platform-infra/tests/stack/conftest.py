@@ -74,8 +74,7 @@ def engine() -> None:
     # The end of a terminal or a cancelled job shall clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if KEEP is None:
-        with engines.ENGINE_LOCK:
-            remove_leftovers()
+        remove_leftovers()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ REGISTRY_IMAGE = "docker.io/library/registry:2.8.3"
 
 T = TypeVar("T")
 
-# Held by whoever stops the engine or clears it, and by tests of other sessions that need it meanwhile (test_portainer).
+# Held by the test that stops the engine, and by tests of another session that need it meanwhile (test_portainer).
 ENGINE_LOCK = FileLock(Path(tempfile.gettempdir()) / "dml-test-engine.lock")
 
 
