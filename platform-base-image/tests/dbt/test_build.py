@@ -14,7 +14,7 @@ from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentEr
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import read_records
-from dml_platform.dbt.runner import build, ensure_manifest
+from dml_platform.dbt.runner import build, ensure_manifest, parsed_digest
 from dml_platform.lake import Lake
 
 FCT_ORDERS = TableRef("shop", "marts", "fct_orders")
@@ -169,6 +169,35 @@ def test_project_that_does_not_parse_is_told_with_dbts_words(project: Project, s
 
     with pytest.raises(ConfigError, match="depends on a node named 'missing'"):
         ensure_manifest(project)
+
+
+def test_what_dbt_read_before_it_refused_it_is_not_built_once_the_files_are_as_before(
+    project: Project, shop_lake: Lake
+) -> None:
+    assert build(project, shop_lake, run_id="r1").error is None
+    stamp = parsed_digest(project)
+    marts = project.dbt_dir / "models" / "marts"
+    text = (marts / "fct_orders.sql").read_text()
+    # dbt looks for two models of one name only after it has written what it read.
+    (marts / "fct_orders.sql").write_text(text.replace("orders.amount_cents,", "-1 as amount_cents,"))
+    (marts / "twin.sql").write_text("{{ config(alias='fct_log') }} select 1 as order_count\n")
+    with pytest.raises(ConfigError, match="fct_log"):
+        ensure_manifest(project)
+    (marts / "fct_orders.sql").write_text(text)
+    (marts / "twin.sql").unlink()
+
+    assert build(project, shop_lake, run_id="r2").error is None
+    assert shop_lake.sql("select min(amount_cents) from shop.marts.fct_orders").fetchall() == [(500,)]
+    assert parsed_digest(project) == stamp  # the same files, whatever dbt wrote of them
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "partial_parse.msgpack"])
+def test_a_parse_that_was_killed_between_its_files_is_done_again(project: Project, shop_lake: Lake, name: str) -> None:
+    file = ensure_manifest(project).with_name(name)
+    file.write_bytes(file.read_bytes()[:-50])
+
+    assert build(project, shop_lake, run_id="r1").error is None
+    assert json.loads(ensure_manifest(project).read_text())["nodes"]
 
 
 def test_selected_model_does_not_run_tests_that_read_what_is_not_selected(project: Project, shop_lake: Lake) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, read_records
-from dml_platform.dbt.runner import MANIFEST_STAMP, ensure_manifest
+from dml_platform.dbt.runner import ensure_manifest, parsed_digest
 from dml_platform.dbt.session import readable_tables
 from dml_platform.lake import Lake
 
@@ -55,8 +55,8 @@ def find_unchanged(project: Project, lake: Lake, *, step: str = "dbt") -> RunRec
 
 def fingerprint(project: Project, lake: Lake) -> str:
     """A digest of the dbt files, the library's version and the snapshots that a build would read now."""
-    path = ensure_manifest(project)
-    digest = hashlib.sha256(path.with_name(MANIFEST_STAMP).read_bytes())
+    ensure_manifest(project)
+    digest = hashlib.sha256(parsed_digest(project).encode())
     for ref in readable_tables(lake, project.name):
         if ref.project == project.name and ref.layer != "raw":
             continue

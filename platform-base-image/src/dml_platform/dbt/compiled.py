@@ -35,16 +35,15 @@ def ensure_compiled(project: Project, lake: Lake) -> dict[str, str]:
     Raises:
         ConfigError: dbt cannot parse or compile the project, in its own words.
     """
-    from dml_platform.dbt.runner import MANIFEST_STAMP, ensure_manifest  # which keeps what it builds here
+    from dml_platform.dbt.runner import ensure_manifest, parsed_digest  # which keeps what it builds here
 
-    manifest_path = ensure_manifest(project)
-    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
     wanted = {
         key
         for key, node in manifest["nodes"].items()
         if node["resource_type"] in _KINDS and node.get("language", "sql") == "sql"
     }
-    stamp = manifest_path.with_name(MANIFEST_STAMP).read_text(encoding="utf-8")
+    stamp = parsed_digest(project)
     known = _read(lake, project, stamp)
     if wanted - known.keys():
         known = {**compile_models(project, lake), **known}
@@ -54,16 +53,17 @@ def ensure_compiled(project: Project, lake: Lake) -> dict[str, str]:
 
 def known_compiled(project: Project, lake: Lake) -> dict[str, str]:
     """What is kept of a project's very files: all of its models, or only some, or none. Compiles nothing."""
-    from dml_platform.dbt.runner import MANIFEST_STAMP, ensure_manifest
+    from dml_platform.dbt.runner import ensure_manifest, parsed_digest
 
-    return _read(lake, project, ensure_manifest(project).with_name(MANIFEST_STAMP).read_text(encoding="utf-8"))
+    ensure_manifest(project)
+    return _read(lake, project, parsed_digest(project))
 
 
 def keep_compiled(lake: Lake, project: Project, nodes: Iterable[NodeResult]) -> None:
     """Keep what a build compiled, beside what is known of the same files."""
-    from dml_platform.dbt.runner import MANIFEST_STAMP, target_dir
+    from dml_platform.dbt.runner import parsed_digest
 
-    stamp = (target_dir(project) / MANIFEST_STAMP).read_text(encoding="utf-8")
+    stamp = parsed_digest(project)
     known = _read(lake, project, stamp)
     built = {node.unique_id: node.sql for node in nodes if node.sql}
     if any(known.get(key) != sql for key, sql in built.items()):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import functools
 import gc
 import hashlib
 import json
@@ -62,14 +63,10 @@ def ensure_manifest(project: Project) -> Path:
             where nothing can be written, which is an image that was not built as it should.
     """
     target = target_dir(project)
-    manifest, stamp = target / "manifest.json", target / MANIFEST_STAMP
+    manifest = target / "manifest.json"
     set_flag(project.dbt_dir)
     digest = _digest(project.dbt_dir)
-
-    def is_current() -> bool:
-        return manifest.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == digest
-
-    if is_current():
+    if _is_marked(target, digest):
         return manifest
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -83,7 +80,7 @@ def ensure_manifest(project: Project) -> Path:
             "Build the image again: parsing the dbt project belongs to its build.",
         ) from error
     with turn:
-        if is_current():  # another process was faster
+        if _is_marked(target, digest):  # another process was faster
             return manifest
         outcome = _invoke(["parse", "--quiet"], project, target=target)
         if not outcome.success:
@@ -92,8 +89,15 @@ def ensure_manifest(project: Project) -> Path:
                 str(outcome.exception).strip() if outcome.exception else "dbt gave no reason",
                 "Correct the file; 'dbt parse' shows it again.",
             )
-        stamp.write_text(digest, encoding="utf-8")
+        partial = target / f"{MANIFEST_STAMP}.partial"
+        partial.write_text(_mark_of(target, digest), encoding="utf-8")
+        partial.replace(target / MANIFEST_STAMP)
     return manifest
+
+
+def parsed_digest(project: Project) -> str:
+    """What stands for the files that the manifest was parsed from; call ``ensure_manifest`` before it."""
+    return (target_dir(project) / MANIFEST_STAMP).read_text(encoding="utf-8").split()[0]
 
 
 def keep_parsed(project: Project, folder: Path) -> None:
@@ -102,10 +106,8 @@ def keep_parsed(project: Project, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
-        for name in _PARSED:
+        for name in (*_PARSED, MANIFEST_STAMP):
             shutil.copyfile(place / name, folder / name)
-        digest = (place / MANIFEST_STAMP).read_text(encoding="utf-8")
-        (folder / MANIFEST_STAMP).write_text(_mark_of(folder, digest), encoding="utf-8")
     except OSError as error:
         logger.warning("what dbt parsed could not be kept in %s: %s", folder, error)
 
@@ -114,21 +116,32 @@ def adopt_parsed(project: Project, folder: Path) -> bool:
     """Take from a folder what was parsed of a project, if it is of the same files and as it was written."""
     set_flag(project.dbt_dir)
     digest = _digest(project.dbt_dir)
-    try:
-        if (folder / MANIFEST_STAMP).read_text(encoding="utf-8") != _mark_of(folder, digest):
-            return False
-    except (OSError, UnicodeDecodeError):  # none yet, or cut short
+    if not _is_marked(folder, digest):
         return False
     target = target_dir(project)
     target.mkdir(parents=True, exist_ok=True)
-    for name in _PARSED:
+    for name in (*_PARSED, MANIFEST_STAMP):
         shutil.copyfile(folder / name, target / name)
-    (target / MANIFEST_STAMP).write_text(digest, encoding="utf-8")
     return True
 
 
+def _is_marked(folder: Path, digest: str) -> bool:
+    """Whether what lies there was parsed from these files: dbt also leaves what it read before it refused it."""
+    try:
+        return (folder / MANIFEST_STAMP).read_text(encoding="utf-8") == _mark_of(folder, digest)
+    except (OSError, UnicodeDecodeError):  # none yet, or cut short
+        return False
+
+
 def _mark_of(folder: Path, digest: str) -> str:
-    return " ".join([digest, *(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _PARSED)])
+    found = [(folder / name, (folder / name).stat()) for name in _PARSED]
+    return " ".join([digest, *(_hash(path, stat.st_size, stat.st_mtime_ns) for path, stat in found)])
+
+
+@functools.cache
+def _hash(path: Path, _size: int, _mtime_ns: int) -> str:
+    """A file's hash, made once as long as the file stays: a build asks several times, and the files are large."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def build(
