@@ -32,6 +32,7 @@ from pyiceberg.types import StringType
 from dml_platform.core.errors import ConfigError, SchemaMismatchError
 from dml_platform.core.naming import TableRef
 from dml_platform.lake import Lake, create_view, engine
+from dml_platform.lake.trial import trial_step
 
 
 def test_pinned_read_stays_while_main_moves(lake: Lake) -> None:
@@ -168,6 +169,9 @@ def test_row_deletes_of_another_engine_are_applied(lake: Lake) -> None:
     assert len(connection.sql(f"from {REF.dotted}").fetchall()) == 5
     with pytest.raises(SchemaMismatchError, match=r"another engine left row deletes in it, .*\nRewrite"):
         write(lake, "select 2 as id, 'x' as name", "merge", key=["id"])
+    trial = trial_step(lake, run_id="ci", readable=[REF])
+    with pytest.raises(SchemaMismatchError, match=r"another engine left row deletes in it, .*\nRewrite"):
+        trial.write_query(REF, connection, "select 2 as id, 'x' as name", mode="merge", key=["id"])
     write(lake, "select 9 as id, 'x' as name")
     assert [row[0] for row in rows(lake)] == [0, 2, 4, 9]
     write(lake, "select 7 as id, 'x' as name", "table")

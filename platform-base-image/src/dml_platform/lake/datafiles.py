@@ -86,16 +86,11 @@ def write_merged(
     Raises:
         SchemaMismatchError: the key is empty or doubled in the rows, or DuckDB cannot read the table's files.
     """
+    require_own_files(head)
     by_path = {data_file.file_path: data_file for data_file in live_files(head)}
-    if head.files()[1]:
-        raise SchemaMismatchError(
-            f"cannot merge into {head.ref.dotted!r}",
-            "another engine left row deletes in it, files without field ids, or renamed a part of a nested column",
-            "Rewrite the table with that engine (compaction), or use a full refresh.",
-        )
     keys = ", ".join(quote_name(k) for k in key)
-    with _temporary_table(connection, cast_to(schema, sql)) as incoming:
-        rows = _require_unique(connection, incoming, head.ref, key)
+    with temporary_table(connection, cast_to(schema, sql)) as incoming:
+        rows = require_unique(connection, incoming, head.ref, key)
         touched: list[str] = []
         if by_path:
             named = head.select_files(list(by_path), filename="_dml_file")
@@ -114,6 +109,20 @@ def write_merged(
             settings=settings,
         )
     return Written(written.paths, rows, tuple(by_path[path] for path in touched))
+
+
+def require_own_files(head: PinnedTable) -> None:
+    """Refuse to merge into files of which only pyiceberg knows what is in them.
+
+    Raises:
+        SchemaMismatchError: there are such files.
+    """
+    if head.files()[1]:
+        raise SchemaMismatchError(
+            f"cannot merge into {head.ref.dotted!r}",
+            "another engine left row deletes in it, files without field ids, or renamed a part of a nested column",
+            "Rewrite the table with that engine (compaction), or use a full refresh.",
+        )
 
 
 def live_files(head: PinnedTable) -> list[DataFile]:
@@ -151,8 +160,12 @@ def storage_errors(what: str) -> Iterator[None]:
         ) from error
 
 
-def _require_unique(connection: DuckDBPyConnection, incoming: str, ref: TableRef, key: Sequence[str]) -> int:
-    """Count the rows; a key that is NULL or doubled would make a second run give another table."""
+def require_unique(connection: DuckDBPyConnection, incoming: str, ref: TableRef, key: Sequence[str]) -> int:
+    """Count the rows; a key that is NULL or doubled would make a second run give another table.
+
+    Raises:
+        SchemaMismatchError: there is such a key.
+    """
     keys = ", ".join(quote_name(k) for k in key)
     is_null = " OR ".join(f"{quote_name(k)} IS NULL" for k in key)
     counted = connection.execute(
@@ -172,7 +185,8 @@ def _require_unique(connection: DuckDBPyConnection, incoming: str, ref: TableRef
 
 
 @contextmanager
-def _temporary_table(connection: DuckDBPyConnection, select: str) -> Iterator[str]:
+def temporary_table(connection: DuckDBPyConnection, select: str) -> Iterator[str]:
+    """A query's rows under a name of their own, for as long as they are needed."""
     name = f"_dml_merge_{uuid.uuid4().hex}"
     connection.execute(f"CREATE TEMP TABLE {name} AS {select}")
     try:

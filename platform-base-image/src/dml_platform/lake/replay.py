@@ -18,6 +18,7 @@ from pyiceberg.table.snapshots import Snapshot
 from dml_platform.core.errors import ConfigError, PermanentError
 from dml_platform.core.naming import TableRef
 from dml_platform.lake.client import Lake
+from dml_platform.lake.datafiles import require_unique, temporary_table
 from dml_platform.lake.engine import quote_name
 from dml_platform.lake.io_manager import _READERS, _as_arrow, _mode, _ref
 from dml_platform.lake.read import PinnedTable, create_view
@@ -64,23 +65,24 @@ class ReplayStep(Step):
         full_refresh: bool = False,
         **_options: Any,
     ) -> StagedTable:
-        """Make the table as the step would leave it, in the connection's file."""
+        """Make the table as the step would leave it, in the connection's file; refuse the rows that it would refuse."""
         name, base = replayed_name(ref), self.made.get(ref) or self.pinned.get(ref)
         with self._turn:  # models are made in several threads, and DuckDB refuses two that create the same
             connection.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {quote_name(ref.project)}")
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote_name(ref.project)}.{quote_name(REPLAYED)}")
         if mode == "merge":
             _require_key(ref, key, describe_query(connection, sql, ref=ref))
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE _dml_new AS {sql}")
-        if mode == "table" or full_refresh or base is None:
-            query = "SELECT * FROM _dml_new"
-        else:
-            create_view(connection, base)
-            same = " AND ".join(f"o.{quote_name(k)} IS NOT DISTINCT FROM n.{quote_name(k)}" for k in key)
-            kept = f" o WHERE NOT EXISTS (SELECT 1 FROM _dml_new n WHERE {same})" if mode == "merge" else ""
-            query = f"SELECT * FROM {ref.sql}{kept} UNION ALL BY NAME SELECT * FROM _dml_new"
-        connection.execute(f"CREATE OR REPLACE TABLE {name} AS {query}")
-        connection.execute("DROP TABLE _dml_new")
+        with temporary_table(connection, sql) as new:
+            if mode == "merge" and not full_refresh:
+                require_unique(connection, new, ref, key)
+            if mode == "table" or full_refresh or base is None:
+                query = f"SELECT * FROM {new}"
+            else:
+                create_view(connection, base)
+                same = " AND ".join(f"o.{quote_name(k)} IS NOT DISTINCT FROM n.{quote_name(k)}" for k in key)
+                kept = f" o WHERE NOT EXISTS (SELECT 1 FROM {new} n WHERE {same})" if mode == "merge" else ""
+                query = f"SELECT * FROM {ref.sql}{kept} UNION ALL BY NAME SELECT * FROM {new}"
+            connection.execute(f"CREATE OR REPLACE TABLE {name} AS {query}")
         (rows,) = connection.execute(f"SELECT count(*) FROM {name}").fetchone() or (0,)
         self.made[ref] = ReplayedTable(ref, base.table if base else None, 0)  # type: ignore[arg-type]
         self.staged[ref] = StagedTable(ref, 0, base.snapshot_id if base else None, rows, rows)

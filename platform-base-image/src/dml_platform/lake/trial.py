@@ -13,6 +13,7 @@ from duckdb import DuckDBPyConnection
 
 from dml_platform.core.naming import TableRef
 from dml_platform.lake.client import Lake
+from dml_platform.lake.datafiles import require_own_files
 from dml_platform.lake.replay import ReplayStep
 from dml_platform.lake.schema import describe_query, evolve
 from dml_platform.lake.write import StagedTable
@@ -47,6 +48,8 @@ class TrialStep(ReplayStep):
             if refused := evolve(published.schema, columns, last_column_id=last).refused:
                 self.refused[ref] = refused
                 mode = "table"  # what a full refresh would make
+            if mode == "merge":
+                require_own_files(published)
         return super().write_query(ref, connection, sql, mode=mode, key=key, full_refresh=full_refresh, **options)
 
 
