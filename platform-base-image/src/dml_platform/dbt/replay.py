@@ -12,7 +12,7 @@ from dml_platform.core.errors import PermanentError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord
-from dml_platform.dbt.changes import _VOLATILE
+from dml_platform.dbt.changes import volatile_words
 from dml_platform.dbt.results import node_results
 from dml_platform.dbt.runner import _invoke, _with_foundations, ensure_manifest
 from dml_platform.dbt.session import Session, activate
@@ -103,7 +103,7 @@ def _volatile(manifest: Mapping[str, Any], model: Mapping[str, Any]) -> list[str
     """Words in the SQL of a model, what it is made of and its macros, whose result is another one the next time."""
     found: dict[str, None] = {}
     for code in _code(manifest, model["unique_id"], set()):
-        found |= dict.fromkeys(match.group(0).strip(" (") for match in _VOLATILE.finditer(code))
+        found |= dict.fromkeys(volatile_words(code))
     return list(found)
 
 

@@ -16,7 +16,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -369,14 +369,18 @@ def _with_foundations(project: Project, select: Sequence[str]) -> list[str]:
     )
 
 
+def source_files(folder: Path) -> Iterator[Path]:
+    """The files of a dbt project, without what dbt makes of them and the packages that are installed."""
+    for path in sorted(folder.rglob("*")):
+        if path.relative_to(folder).parts[0] not in ("target", "logs", "dbt_packages") and path.is_file():
+            yield path
+
+
 def _digest(folder: Path) -> str:
     packages = installed_versions(folder)
     digest = hashlib.sha256(f"{__version__} {version('dbt-core')} {version('dbt-duckdb')} {packages}".encode())
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if inside.parts[0] in ("target", "logs", "dbt_packages") or not path.is_file():
-            continue
-        digest.update(str(inside).encode() + b"\0" + path.read_bytes())
+    for path in source_files(folder):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
