@@ -129,3 +129,25 @@ def test_changes_are_columns_that_went_came_or_are_made_of_something_else() -> N
     assert [c.why for c in compare(before, before, sql_before=sql_before, sql_after=other)] == [
         "its SQL changed over the same columns"
     ]
+
+
+def test_an_expression_that_changed_is_told_beside_a_column_that_came() -> None:
+    def version(sql: str) -> tuple[Lineage, dict[str, str]]:
+        below = node("below", 'select usd from "shop"."marts"."m"', "model.shop.m")
+        return trace_project(manifest(node("m", sql), below), RAW), {"shop.marts.m": sql}
+
+    before, sql_before = version("select id, amount / 100 as usd from shop.raw.orders")
+    after, sql_after = version("select id, amount / 1000 as usd, state from shop.raw.orders -- in thousands")
+    assert compare(before, after, sql_before=sql_before, sql_after=sql_after) == [
+        Change("shop.marts.m", "state", "added"),
+        Change("shop.marts.m", "usd", "changed", "its expression changed"),
+    ]
+    after, sql_after = version("select id, amount / 100 as usd, state from shop.raw.orders limit 10")
+    assert compare(before, after, sql_before=sql_before, sql_after=sql_after) == [
+        Change("shop.marts.m", None, "changed", "its SQL changed beyond these columns"),
+        Change("shop.marts.m", "state", "added"),
+    ]
+    after, sql_after = version("select id, amount / 100 as usd, state from shop.raw.orders -- and a note")
+    assert compare(before, after, sql_before=sql_before, sql_after=sql_after) == [
+        Change("shop.marts.m", "state", "added")
+    ]

@@ -126,4 +126,4 @@ def _trace(
 
 def _by_name(manifest: Mapping[str, dict[str, dict[str, object]]], compiled: Mapping[str, str]) -> dict[str, str]:
     nodes = manifest["nodes"]
-    return {relation_name(nodes[key]): " ".join(compiled[key].split()) for key in nodes.keys() & compiled.keys()}
+    return {relation_name(nodes[key]): compiled[key] for key in nodes.keys() & compiled.keys()}

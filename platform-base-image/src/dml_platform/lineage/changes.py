@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from dml_platform.core.document import ColumnEdge
 from dml_platform.lineage.columns import ALL
+from dml_platform.lineage.edits import touched_columns
 from dml_platform.lineage.project import Lineage
 
 What = Literal["removed", "changed", "added"]
@@ -30,6 +31,7 @@ def compare(
 
     Args:
         sql_before: compiled SQL by table name, to notice a change of an expression over the same columns.
+        sql_after: the same of the other version.
     """
     found: list[Change] = []
     for table in sorted(before.columns.keys() | after.columns.keys()):
@@ -38,10 +40,24 @@ def compare(
         elif table not in before.columns:
             found.append(Change(table, None, "added"))
         else:
-            found += _columns(table, before, after)
-            if sql_before.get(table) != sql_after.get(table) and not any(c.table == table for c in found):
-                found.append(Change(table, None, "changed", "its SQL changed over the same columns"))
+            changes = _columns(table, before, after)
+            if (was := sql_before.get(table)) != (now := sql_after.get(table)):
+                changes += _by_sql(table, was or "", now or "", changes, before.columns[table], after.columns[table])
+            found += sorted(changes, key=lambda c: (c.column or "", c.what))
     return found
+
+
+def _by_sql(
+    table: str, was: str, now: str, known: Iterable[Change], before: Iterable[str], after: Iterable[str]
+) -> list[Change]:
+    """What is made of the same columns in another way."""
+    columns = {change.column.lower() if change.column else None for change in known}
+    touched = touched_columns(was, now)
+    if touched is None:
+        why = "its SQL changed over the same columns" if not columns else "its SQL changed beyond these columns"
+        return [] if None in columns else [Change(table, None, "changed", why)]
+    shared = {name.lower() for name in before} & touched - columns
+    return [Change(table, name, "changed", "its expression changed") for name in after if name.lower() in shared]
 
 
 def _columns(table: str, before: Lineage, after: Lineage) -> list[Change]:
@@ -60,7 +76,7 @@ def _columns(table: str, before: Lineage, after: Lineage) -> list[Change]:
             found.append(Change(table, new[key], "changed", f"its type was {kinds[0]}, now {kinds[1]}"))
     if was.get(ALL) != now.get(ALL):
         found.append(Change(table, None, "changed", "other columns decide which rows there are"))
-    return sorted(found, key=lambda c: (c.column or "", c.what))
+    return found
 
 
 def _made_of(table: str, lineage: Lineage) -> dict[str, set[tuple[str, str | None, str]]]:
