@@ -47,6 +47,36 @@ def test_floats_that_only_look_different_and_the_platforms_columns_do_not_count(
     assert diff_rows(connection, before, after, table="t", key=["id"]).is_same
 
 
+def test_a_float_that_got_another_type_differs_only_where_its_digits_do(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    before = "(SELECT * FROM (VALUES (1, 12345678901.25::DOUBLE), (2, 1.5)) AS t(id, x))"
+    for after in (f"(SELECT id, x::DECIMAL(18, 2) AS x FROM {before})", f"(SELECT id, x::VARCHAR AS x FROM {before})"):
+        found = diff_rows(connection, before, after, table="t", key=["id"])
+        assert (found.changed, [column.what for column in found.columns]) == (0, ["retyped"])
+        assert (found.added, found.removed) == (0, 0)
+        without = diff_rows(connection, before, after, table="t")
+        assert (without.added, without.removed) == (0, 0)
+    other = "(SELECT id, x::DECIMAL(18, 2) + id - 1 AS x FROM " + before + ")"
+    assert diff_rows(connection, before, other, table="t", key=["id"]).changed == 1
+
+
+def test_a_key_of_floats_tells_rows_apart_that_look_the_same_in_nine_digits(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    before = "(SELECT * FROM (VALUES (1.0000000001::DOUBLE, 1), (1.0000000002, 2)) AS t(id, v))"
+    assert diff_rows(connection, before, before, table="t", key=["id"]).is_same
+    after = "(SELECT * FROM (VALUES (1.0000000001::DOUBLE, 1), (1.0000000002, 3)) AS t(id, v))"
+    assert diff_rows(connection, before, after, table="t", key=["id"]).changed == 1
+
+
+def test_a_key_that_is_no_key_in_the_type_that_it_had_is_not_used(connection: duckdb.DuckDBPyConnection) -> None:
+    before, after = "(SELECT 1 AS id, 'a' AS v)", "(SELECT unnest(['1', '01']) AS id, 'a' AS v)"
+    found = diff_rows(connection, before, after, table="t", key=["id"])
+    assert "its key id is not unique in the new rows" in found.note
+    assert (found.added, found.removed, found.changed) == (1, 0, 0)
+
+
 def test_columns_that_come_go_or_change_their_type_are_named(connection: duckdb.DuckDBPyConnection) -> None:
     after = "(SELECT id::VARCHAR AS id, name, 1 AS extra FROM (VALUES (1, 'a'), (2, 'b'), (3, 'c')) AS t(id, name))"
     found = diff_rows(connection, BEFORE, after, table="t", key=["id"])

@@ -52,7 +52,7 @@ def compare_rows(
     if faults:
         counts = [_scalars(connection, f"SELECT count(*) FROM {side}")[0] for side in (then, now)]
         return Comparison(False, counts[0], counts[1], "", "", column_faults=tuple(faults))
-    columns = ", ".join(f"{_comparable(name, kind)} AS {quote_name(name)}" for name, kind in types.items())
+    columns = ", ".join(f"{comparable(quote_name(name), kind)} AS {quote_name(name)}" for name, kind in types.items())
     names = ", ".join(quote_name(name) for name in types)
     sides = [f"(SELECT {columns} FROM {side})" for side in (then, now)]
     (rows_then, hash_then), (rows_now, hash_now) = (_content(connection, side, names) for side in sides)
@@ -89,14 +89,14 @@ def _content(connection: DuckDBPyConnection, side: str, names: str) -> tuple[int
     return count, f"{int(total) % 2**64:016x}{int(mixed or 0):016x}"
 
 
-def _comparable(name: str, kind: str) -> str:
-    column = quote_name(name)
+def comparable(value: str, kind: str) -> str:
+    """An expression of a type as it is compared: floating point in its significant digits."""
     if kind not in _FLOATS:
-        return f"CAST({column} AS {kind})"
-    digits = f"{SIGNIFICANT_DIGITS - 1} - floor(log10(abs({column})))::INTEGER"
+        return f"CAST({value} AS {kind})"
+    digits = f"{SIGNIFICANT_DIGITS - 1} - floor(log10(abs({value})))::INTEGER"
     return (
-        f"CASE WHEN {column} = 0 THEN 0.0 WHEN isfinite({column}) THEN round({column}::DOUBLE, {digits}) "
-        f"ELSE {column}::DOUBLE END"
+        f"CASE WHEN {value} = 0 THEN 0.0 WHEN isfinite({value}) THEN round({value}::DOUBLE, {digits}) "
+        f"ELSE {value}::DOUBLE END"
     )
 
 

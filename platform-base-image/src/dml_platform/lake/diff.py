@@ -12,7 +12,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from dml_platform.lake.compare import _comparable, _scalars
+from dml_platform.lake.compare import _scalars, comparable
 from dml_platform.lake.engine import quote_name
 
 
@@ -75,11 +75,11 @@ def diff_rows(
     columns += [ColumnDiff(n, "retyped", was=kind, now=now[n]) for n, kind in shared.items() if kind != now[n]]
     rows_before, rows_after = (_scalars(connection, f"SELECT count(*) FROM {side}")[0] for side in (before, after))
     found = {"table": table, "rows_before": rows_before, "rows_after": rows_after}
-    reason = _no_key(connection, key, shared, (before, after))
+    reason = _no_key(connection, key, shared, _sides(before, after, shared, now, key))
     if reason:
-        added, removed = _unmatched(connection, before, after, shared, now)
+        added, removed = _unmatched(connection, *_sides(before, after, shared, now), shared)
         return TableDiff(**found, added=added, removed=removed, columns=tuple(columns), note=reason)
-    counts = _matched(connection, before, after, key, shared, now)
+    counts = _matched(connection, *_sides(before, after, shared, now, key), key, shared)
     columns += [ColumnDiff(n, "changed", rows=counts[n]) for n in shared if counts.get(n)]
     return TableDiff(
         **found,
@@ -110,37 +110,34 @@ def _no_key(connection: DuckDBPyConnection, key: Sequence[str], shared: Mapping[
     return ""
 
 
-def _side(name: str, kind: str, now: str | None = None) -> str:
-    """A column as it is compared: in the type that it had."""
-    if now is None or now == kind:
-        return f"{_comparable(name, kind)} AS {quote_name(name)}"
-    return f"TRY_CAST({quote_name(name)} AS {kind}) AS {quote_name(name)}"
+def _sides(
+    before: str, after: str, shared: Mapping[str, str], now: Mapping[str, str], key: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Both sides as they are compared: in the types that they had; what identifies a row is not rounded."""
+
+    def one(name: str, kind: str, there: str) -> str:
+        column = quote_name(name)
+        value = column if there == kind else f"TRY_CAST({column} AS {kind})"
+        return f"{value if name in key else comparable(value, kind)} AS {column}"
+
+    old, new = (", ".join(one(n, k, types[n]) for n, k in shared.items()) for types in (shared, now))
+    return f"(SELECT {old or 'NULL'} FROM {before})", f"(SELECT {new or 'NULL'} FROM {after})"
 
 
-def _unmatched(
-    connection: DuckDBPyConnection, before: str, after: str, shared: Mapping[str, str], now: Mapping[str, str]
-) -> tuple[int, int]:
+def _unmatched(connection: DuckDBPyConnection, old: str, new: str, shared: Mapping[str, str]) -> tuple[int, int]:
     if not shared:
-        return tuple(_scalars(connection, f"SELECT count(*) FROM {side}")[0] for side in (after, before))
-    old = f"SELECT {', '.join(_side(n, k) for n, k in shared.items())} FROM {before}"
-    new = f"SELECT {', '.join(_side(n, k, now[n]) for n, k in shared.items())} FROM {after}"
+        return tuple(_scalars(connection, f"SELECT count(*) FROM {side}")[0] for side in (new, old))
     return tuple(
-        _scalars(connection, f"SELECT count(*) FROM (({one}) EXCEPT ALL ({other}))")[0]
+        _scalars(connection, f"SELECT count(*) FROM (FROM {one} EXCEPT ALL FROM {other})")[0]
         for one, other in ((new, old), (old, new))
     )
 
 
 def _matched(
-    connection: DuckDBPyConnection,
-    before: str,
-    after: str,
-    key: Sequence[str],
-    shared: Mapping[str, str],
-    now: Mapping[str, str],
+    connection: DuckDBPyConnection, old: str, new: str, key: Sequence[str], shared: Mapping[str, str]
 ) -> dict[str, int]:
     """Counts by column, and of rows: ``+`` came, ``-`` went, ``~`` changed."""
-    old = f"SELECT {', '.join(_side(n, k) for n, k in shared.items())}, true AS _there FROM {before}"
-    new = f"SELECT {', '.join(_side(n, k, now[n]) for n, k in shared.items())}, true AS _there FROM {after}"
+    old, new = (f"(SELECT *, true AS _there FROM {side})" for side in (old, new))
     on = " AND ".join(f"o.{quote_name(k)} IS NOT DISTINCT FROM n.{quote_name(k)}" for k in key)
     both = "o._there AND n._there"
     differs = {n: f"o.{quote_name(n)} IS DISTINCT FROM n.{quote_name(n)}" for n in shared if n not in key}
@@ -148,5 +145,5 @@ def _matched(
     asked = ["n._there AND o._there IS NULL", "o._there AND n._there IS NULL", f"{both} AND ({any_of})"]
     asked += [f"{both} AND {condition}" for condition in differs.values()]
     counts = ", ".join(f"count(*) FILTER ({condition})" for condition in asked)
-    values = _scalars(connection, f"SELECT {counts} FROM ({old}) o FULL JOIN ({new}) n ON {on}")
+    values = _scalars(connection, f"SELECT {counts} FROM {old} o FULL JOIN {new} n ON {on}")
     return dict(zip(["+", "-", "~", *differs], values, strict=True))

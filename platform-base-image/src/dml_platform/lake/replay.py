@@ -9,20 +9,22 @@ import contextlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
 from duckdb import DuckDBPyConnection
+from pyiceberg.schema import Schema
 from pyiceberg.table.snapshots import Snapshot
 
 from dml_platform.core.errors import ConfigError, PermanentError
 from dml_platform.core.naming import TableRef
 from dml_platform.lake.client import Lake
-from dml_platform.lake.datafiles import require_unique, temporary_table
+from dml_platform.lake.datafiles import cast_to, require_unique, temporary_table
 from dml_platform.lake.engine import quote_name
 from dml_platform.lake.io_manager import _READERS, _as_arrow, _mode, _ref
 from dml_platform.lake.read import PinnedTable, create_view
-from dml_platform.lake.schema import describe_query
+from dml_platform.lake.schema import describe_query, evolve
 from dml_platform.lake.state import summary_of
 from dml_platform.lake.write import StagedTable, Step, _require_key
 
@@ -31,7 +33,14 @@ REPLAYED = "_dml_replayed"
 
 @dataclass(frozen=True)
 class ReplayedTable(PinnedTable):
-    """A table as the replay made it, in the DuckDB file that it works in."""
+    """A table as the replay made it, in the DuckDB file that it works in, with the columns that it would have."""
+
+    made_with: Schema
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The columns' types as they would be stored."""
+        return self.made_with
 
     def select(self, where: Any = None) -> str:
         """All of its rows."""
@@ -70,9 +79,13 @@ class ReplayStep(Step):
         with self._turn:  # models are made in several threads, and DuckDB refuses two that create the same
             connection.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {quote_name(ref.project)}")
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote_name(ref.project)}.{quote_name(REPLAYED)}")
+        columns = describe_query(connection, sql, ref=ref)
         if mode == "merge":
-            _require_key(ref, key, describe_query(connection, sql, ref=ref))
-        with temporary_table(connection, sql) as new:
+            _require_key(ref, key, columns)
+        # As it would be stored: DuckDB's JSON becomes text there, its HUGEINT a decimal.
+        base_schema = base.schema if base else Schema()
+        schema = evolve(base_schema, columns, last_column_id=base_schema.highest_field_id, replace=True).schema
+        with temporary_table(connection, cast_to(schema, sql)) as new:
             if mode == "merge" and not full_refresh:
                 require_unique(connection, new, ref, key)
             if mode == "table" or full_refresh or base is None:
@@ -84,7 +97,7 @@ class ReplayStep(Step):
                 query = f"SELECT * FROM {ref.sql}{kept} UNION ALL BY NAME SELECT * FROM {new}"
             connection.execute(f"CREATE OR REPLACE TABLE {name} AS {query}")
         (rows,) = connection.execute(f"SELECT count(*) FROM {name}").fetchone() or (0,)
-        self.made[ref] = ReplayedTable(ref, base.table if base else None, 0)  # type: ignore[arg-type]
+        self.made[ref] = ReplayedTable(ref, base.table if base else None, 0, schema)  # type: ignore[arg-type]
         self.staged[ref] = StagedTable(ref, 0, base.snapshot_id if base else None, rows, rows)
         return self.staged[ref]
 
