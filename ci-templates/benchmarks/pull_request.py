@@ -270,6 +270,7 @@ def main() -> None:
         workflows.mkdir(parents=True)
         shutil.copy(HERE.parent / "examples/project/ci.yml", workflows / "ci.yml")
         project = projects.prepare(source, folder, with_files=False)
+        _dml(project.root, project.state, "run")
         full = _dml(project.root, project.state, "run", "--force")
         figures: dict[str, Any] = {"models": options.models, "rows": options.rows, "cores": os.cpu_count()}
         figures["full_build"] = full

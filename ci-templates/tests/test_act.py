@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,16 +149,21 @@ def test_an_anomaly_that_elementary_finds_stops_a_pull_request(
         pytest.skip("no mirror of dbt packages: set TEST_DBT_PACKAGES_MIRROR")
     mart = f"{project_folder.name.removeprefix('project-')}/marts/fct_watched"
     # Seven builds: before, nothing can be so far from the others.
-    builds = [["elementary", "install"], ["ci", "prepare"], *[["run", "--select", mart]] * 6]
+    variables = {"DML_DBT_PACKAGES_MIRROR": mirror}
     watched = projects.prepare(
         project_folder,
         tmp_path / "base",
         with_files=False,
         plant=projects.watch_a_table,
-        commands=builds,
-        variables={"DML_DBT_PACKAGES_MIRROR": mirror},
+        commands=[["elementary", "install"], ["ci", "prepare"]],
+        variables=variables,
     )
-    variables = {"DML_DBT_PACKAGES_MIRROR": mirror}
+    (lake,) = watched.state.glob("ci/*/*/lake")
+    for _ in range(6):
+        command = [sys.executable, "-m", "dml_platform.cli", "run", "--select", mart]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("DML_")}
+        environment |= {"DML_HOME": str(lake.parent), **variables}
+        subprocess.run(command, cwd=watched.root, env=environment, check=True)
     outcomes = []
     for name, change in (("good", projects.touch_mart), ("bad", projects.lose_rows)):
         folder = tmp_path / name

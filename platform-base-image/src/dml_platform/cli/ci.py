@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tarfile
-import tempfile
-from io import BytesIO
 from pathlib import Path
 
 from rich.console import Console
@@ -16,19 +10,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from dml_platform.ci import CheckedChange, check_change
+from dml_platform.ci.base import find_base, prepare_base
 from dml_platform.ci.markdown import comment, failed
-from dml_platform.core.errors import ConfigError, PlatformError
-from dml_platform.core.naming import TableRef
+from dml_platform.core.errors import PlatformError
 from dml_platform.core.project import Project, get_project
-from dml_platform.core.settings import Settings, load_settings
+from dml_platform.core.settings import load_settings
 from dml_platform.dbt.baseline import find_modified, open_baseline
 from dml_platform.dbt.packages import absence, are_installed
-from dml_platform.dbt.runner import ensure_manifest
 from dml_platform.elementary.report import report_on_trial
 from dml_platform.lake import Lake
 
 COMMENT, RESULT, ELEMENTARY_PAGE = "comment.md", "change.json", "elementary.html"
-_PREPARED = "ci-base"
 
 
 def changed(project_name: str | None, console: Console, *, base: str, as_json: bool) -> None:
@@ -64,10 +56,11 @@ def check(
         PlatformError: the change cannot be merged; why.
     """
     project = get_project(project_name)
-    lake = Lake(load_settings(project.root), project.root)
     try:
+        lake, notes = _open_base(project, base)
         with errors.status("reading the base") as status:
             found = check_change(project, lake, base, progress=lambda text: status.update(escape(text)))
+            found.notes += notes
             if with_elementary and output is not None:
                 status.update("making Elementary's report")
                 found.notes += _report_elementary(project, lake, found, output)
@@ -125,7 +118,7 @@ def _show(found: CheckedChange, console: Console) -> None:
 
 
 def prepare(project_name: str | None, console: Console, *, base: str, output: Path | None = None) -> None:
-    """Have a published state to compare with: the server's lake, or one made here from the project as it was.
+    """Have a published state to compare with: the server's lake, or one made beside ours from the project as it was.
 
     Raises:
         PlatformError: the project as it was does not run; the comment then says so.
@@ -140,64 +133,19 @@ def prepare(project_name: str | None, console: Console, *, base: str, output: Pa
 
 def _prepare(project: Project, console: Console, base: str) -> None:
     settings = load_settings(project.root)
-    lake = Lake(settings, project.root)
     if settings.is_s3:
-        count = sum(ref.layer == "marts" for ref in lake.tables(project.name))
+        count = sum(ref.layer == "marts" for ref in Lake(settings, project.root).tables(project.name))
         console.print(f"the published state is the server's: {count} marts of {project.name}", markup=False)
         return
-    mark = settings.home / _PREPARED
-    with tempfile.TemporaryDirectory(prefix="base-") as folder:
-        root = Path(folder) / project.root.name
-        commit = _unpack(project, base, root)
-        if commit is None:
-            console.print(f"{base} has no such project: there is nothing to compare with yet", markup=False)
-        elif mark.is_file() and mark.read_text(encoding="utf-8") == commit:
-            console.print(f"the published state is here already, made from {commit[:12]}", markup=False)
-        else:
-            _run(root, settings)
-            mark.write_text(commit, encoding="utf-8")
-            console.print(f"made the published state from {commit[:12]}", markup=False)
-    if keys := _not_landed(project, lake):
-        # A source that the change brings along has nobody else who could land it.
-        _run(project.root, settings, "--select", " or ".join(f"key:{key}" for key in keys))
+    prepare_base(project, settings, base, say=lambda text: console.print(text, markup=False))
 
 
-def _not_landed(project: Project, lake: Lake) -> list[str]:
-    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
-    refs = {TableRef(s["database"], s["schema"], s["identifier"]) for s in manifest["sources"].values()}
-    own = sorted(ref for ref in refs if ref.project == project.name and ref.layer == "raw")
-    return ["/".join(ref.asset_key) for ref in own if lake.published(ref) is None]
-
-
-def _run(root: Path, settings: Settings, *arguments: str) -> None:
-    environment = {**os.environ, "DML_HOME": str(settings.home)}
-    command = [sys.executable, "-m", "dml_platform.cli", "run", *arguments]
-    done = subprocess.run(command, cwd=root, env=environment, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise PlatformError(
-            "cannot make the published state to compare with",
-            f"'dml run' of the project as it was ended with {done.returncode}; what it said is above",
-            "Mend the base branch first, or name a commit that runs with --base.",
-        )
-
-
-def _unpack(project: Project, base: str, root: Path) -> str | None:
-    def git(*arguments: str) -> bytes:
-        done = subprocess.run(["git", "-C", str(project.root), *arguments], capture_output=True, check=False)
-        if done.returncode:
-            raise ConfigError(
-                f"cannot restore the project as it was at {base!r}",
-                done.stderr.decode(errors="replace").strip() or "git knows no such commit",
-                "Fetch it, or give a branch, tag or commit with --base.",
-            )
-        return done.stdout
-
-    prefix = git("rev-parse", "--show-prefix").decode().strip()
-    commit = git("merge-base", base, "HEAD").decode().strip()
-    if not git("ls-tree", "--full-tree", commit, f"{prefix}pyproject.toml").strip():
-        return None
-    packed = git("-C", str(project.root), "archive", "--format=tar", f"{commit}:{prefix}".rstrip("/"))
-    root.mkdir()
-    with tarfile.open(fileobj=BytesIO(packed)) as archive:
-        archive.extractall(root, filter="data")
-    return commit
+def _open_base(project: Project, base: str) -> tuple[Lake, list[str]]:
+    """The lake to compare with. Returns: it, and what a reader has to know of it."""
+    settings = load_settings(project.root)
+    if settings.is_s3:
+        return Lake(settings, project.root), []
+    if found := find_base(project, settings, base):
+        return found, []
+    note = f"Compared with what was published here, of whatever commit; with --prepare it is the state of {base}."
+    return Lake(settings, project.root), [note]

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from dml_platform.core.errors import ConfigError, PlatformError
 from dml_platform.core.naming import TableRef
-from dml_platform.core.project import find_projects, get_project
+from dml_platform.core.project import BASES, find_projects, get_project
 from dml_platform.core.runrecord import read_records, run_files
 from dml_platform.lake import Lake, engine, open_lake
 
@@ -122,7 +122,9 @@ def _print_runs(console: Console, lake: Lake, *, limit: int) -> None:
 
 def _open_run(lake: Lake, run_id: str) -> duckdb.DuckDBPyConnection:
     project = _project_here(lake)
-    files = sorted(str(path) for path in (lake.settings.home / "runs").glob(f"*/{run_id}/*.duckdb"))
+    # Of a check that compared with a state of its own, below that.
+    places = (f"runs/*/{run_id}/*.duckdb", f"{BASES}/*/*/runs/*/{run_id}/*.duckdb")
+    files = sorted(str(path) for place in places for path in lake.settings.home.glob(place))
     if not files and project is not None:
         kept = run_files(lake.settings, project, run_id)
         files = [kept.address(entry.name) for entry in kept.list() if entry.name.endswith(".duckdb")]

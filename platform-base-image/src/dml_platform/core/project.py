@@ -20,6 +20,7 @@ else:
     import tomli as tomllib
 
 STATE_FOLDER = ".dml"
+BASES = "ci"  # below it: published states that changes are compared with, each in a state folder of its own
 
 
 @dataclass(frozen=True)
