@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from dml_platform.ci.check import CheckedChange
 from dml_platform.core.errors import PlatformError
-from dml_platform.dbt.results import NodeResult
 from dml_platform.lake.diff import ColumnDiff, TableDiff
 from dml_platform.lineage.changes import Change
 from dml_platform.lineage.impact import Impact
@@ -18,7 +17,6 @@ HOW = {
     "table": "the table",
 }
 _MOST_ROWS = 40  # GitHub takes 65,536 characters, people far fewer
-_MOST_DRAWN, _MOST_LINES = 3, 40
 
 
 def comment(checked: CheckedChange) -> str:
@@ -39,7 +37,7 @@ def comment(checked: CheckedChange) -> str:
     lines += [impact(checked.columns, checked.impacts, base=checked.base), ""]
     lines += [f"> {note}" for note in checked.notes]
     took = ", ".join(f"{name} {value:.1f} s" for name, value in checked.seconds.items())
-    lines += ["", f"<sub>`{_on_a_laptop(checked)}` says the same on a laptop · {took}</sub>"]
+    lines += ["", f"<sub>`dml ci check --base {checked.base}` says the same on a laptop · {took}</sub>"]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -48,48 +46,20 @@ def failed(project: str, error: PlatformError) -> str:
     return f"## {project}: cannot be merged yet\n\n**{error.what}**: {error.why}\n\n{error.fix}\n"
 
 
-def _on_a_laptop(checked: CheckedChange) -> str:
-    """What the workflow runs, as a project's noxfile has it."""
-    return f"nox -s change -- {checked.base}"
-
-
 def _failure(error: PlatformError, checked: CheckedChange) -> Iterator[str]:
+    yield f"**{error.what}**: {_one_line(error.why)}"
+    yield ""
+    yield error.fix
+    if checked.trial and checked.trial.run_id in error.fix:
+        yield ""
+        yield f"The run's file stays where it was made. On a laptop `nox -s change -- {checked.base}` makes the same one,"
+        yield "and ends with the command for it."
     bad = [n for n in checked.trial.nodes if n.has_failed] if checked.trial else []
     bad += checked.trial.anomalies if checked.trial else ()
-    # What dbt draws as a table is read as one.
-    drawn = [n for n in bad if "\n" in (n.message or "").strip()]
-    why = _one_line(error.why)
-    for node in drawn:
-        why = why.replace(_one_line(node.message), _first_line(node))
-    yield f"**{error.what}**: {why}"
-    yield ""
-    yield _fix(error, checked)
     if bad:
         yield from ("", "| failed | kind | says |", "|---|---|---|")
         for node in bad[:_MOST_ROWS]:
-            says = _first_line(node) if node in drawn else node.message
-            yield f"| `{node.name}` | {node.resource_type} | {_cell(says)} |"
-    for node in drawn[:_MOST_DRAWN]:
-        yield from ("", "````text", *_without_macros(node.message or ""), "````")
-
-
-def _fix(error: PlatformError, checked: CheckedChange) -> str:
-    """What to do. A run's file is on the machine that made it, so who reads this somewhere else makes one first."""
-    run_id = checked.trial.run_id if checked.trial else None
-    if run_id is None or run_id not in error.fix:
-        return error.fix
-    return f"On a laptop, first `{_on_a_laptop(checked)}`: it names a RUN there. {error.fix.replace(run_id, 'RUN')}"
-
-
-def _first_line(node: NodeResult) -> str:
-    return (node.message or "").strip().partition("\n")[0]
-
-
-def _without_macros(message: str) -> list[str]:
-    """The lines without the list of macros that led there, which ends what dbt says."""
-    lines = [line.rstrip() for line in message.strip().splitlines()]
-    end = next((n for n, line in enumerate(lines) if line.lstrip().startswith("> in macro ")), len(lines))
-    return "\n".join(lines[:end]).rstrip().splitlines()[:_MOST_LINES]
+            yield f"| `{node.name}` | {node.resource_type} | {_cell(node.message)} |"
 
 
 def _counts(checked: CheckedChange) -> str:
@@ -97,10 +67,7 @@ def _counts(checked: CheckedChange) -> str:
     if not checked.modified.all and not checked.modified.removed:
         return f"No model, seed or test of dbt differs from `{checked.base}`."
     trial = checked.trial
-    # Elementary's own models are built along; they are no part of the change.
-    own = set(checked.modified.all)
-    models = ("model", "seed", "snapshot")
-    built = [n for n in trial.nodes if n.resource_type in models and n.unique_id in own] if trial else []
+    built = [n for n in trial.nodes if n.resource_type in ("model", "seed", "snapshot")] if trial else []
     passed = [n for n in checked.tests if n.status in ("pass", "success")]
     warned = [n for n in checked.tests if n.status == "warn"]
     text = f"{changed} changed here, {len(built)} built with what is downstream; {len(passed)} of {len(checked.tests)}"

@@ -181,13 +181,16 @@ def sql(
         str | None,
         typer.Option("--run", help="Open the private DuckDB file that a failed run left behind."),
     ] = None,
+    test: Annotated[
+        str | None, typer.Option("--test", help="With --run: the rows that this test of the run found.")
+    ] = None,
     output: Annotated[str, typer.Option("--format", "-f", help="table, csv or json.")] = "table",
     max_rows: Annotated[int, typer.Option(help="Rows that a table shows.", min=1)] = 40,
 ) -> None:
     """Query published tables by their name, e.g. `dml sql "from sales.marts.fct_daily_revenue"`."""
     from dml_platform.cli import lake
 
-    lake.sql(console, query, run_id=run_id, output=output, max_rows=max_rows)
+    lake.sql(console, query, run_id=run_id, test=test, output=output, max_rows=max_rows)
 
 
 @app.command()

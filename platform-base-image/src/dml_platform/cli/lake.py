@@ -18,6 +18,7 @@ from dml_platform.core.errors import ConfigError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import BASES, find_projects, get_project
 from dml_platform.core.runrecord import read_records, run_files
+from dml_platform.dbt.postmortem import QUERIES
 from dml_platform.lake import Lake, engine, open_lake
 
 _LIST_TABLES = """
@@ -25,17 +26,35 @@ SELECT database_name || '.' || schema_name || '.' || view_name AS table_name
 FROM duckdb_views() WHERE NOT internal ORDER BY 1;"""
 
 
-def sql(console: Console, query: str | None, *, run_id: str | None, output: str, max_rows: int) -> None:
+def sql(
+    console: Console,
+    query: str | None,
+    *,
+    run_id: str | None,
+    output: str,
+    max_rows: int,
+    test: str | None = None,
+) -> None:
     """Run one query, or open a prompt.
 
+    Args:
+        test: run the query of this test of the run instead.
     Raises:
-        ConfigError: the query is wrong, or there is no such run.
+        ConfigError: the query is wrong, or there is no such run, or no such test in it.
     """
+    if test is not None and (query is not None or run_id is None):
+        raise ConfigError(
+            f"cannot show what test {test!r} found",
+            "it is the test of a run, and a query of its own",
+            "Write: dml sql --run RUN --test NAME",
+        )
     if output not in ("table", "csv", "json"):
         raise ConfigError(f"cannot print as {output!r}", "there is no such format", "Use table, csv or json.")
     lake = open_lake()
     connection = _open_run(lake, run_id) if run_id else lake.connect()
-    if query is None and not sys.stdin.isatty():
+    if test is not None:
+        query = _query_of(connection, test)
+    elif query is None and not sys.stdin.isatty():
         query = sys.stdin.read()
     if query is not None:
         if not run_id:
@@ -139,6 +158,20 @@ def _open_run(lake: Lake, run_id: str) -> duckdb.DuckDBPyConnection:
     connection.execute(f"ATTACH {engine.quote(files[0])} AS {name} (READ_ONLY)")
     connection.execute(f"USE {name}.marts")
     return connection
+
+
+def _query_of(connection: duckdb.DuckDBPyConnection, test: str) -> str:
+    try:
+        known = dict(connection.execute(f"SELECT name, query FROM {QUERIES}").fetchall())
+    except duckdb.CatalogException:  # no test of the run found any
+        known = {}
+    if test not in known:
+        raise ConfigError(
+            f"cannot show what test {test!r} found",
+            "no test of that name found rows in the run",
+            f"These did: {', '.join(sorted(known)) or 'none'}.",
+        )
+    return str(known[test])
 
 
 def _project_here(lake: Lake) -> str | None:

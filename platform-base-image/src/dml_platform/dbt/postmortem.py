@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
@@ -13,9 +14,12 @@ from dml_platform.core.errors import PlatformError
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import FILES_AREA, run_files
 from dml_platform.core.storage import open_storage
+from dml_platform.dbt.results import NodeResult
 from dml_platform.lake import Lake
 
 logger = logging.getLogger(__name__)
+
+QUERIES = "main._dml_tests"  # a table of the run's file
 
 
 def keep_database(lake: Lake, project: Project, *, run_id: str, database: Path, error: PlatformError) -> PlatformError:
@@ -39,6 +43,19 @@ def keep_database(lake: Lake, project: Project, *, run_id: str, database: Path, 
     finally:
         database.unlink(missing_ok=True)
     return type(error)(error.what, error.why, f"{error.fix}\nThat reads {place} and needs the server's settings.")
+
+
+def keep_queries(database: Path, nodes: Iterable[NodeResult]) -> None:
+    """Put the queries of tests that found rows into the run's file, for ``dml sql --run … --test …``."""
+    found = [(n.name, n.sql) for n in nodes if n.resource_type == "test" and n.sql and n.status in ("fail", "warn")]
+    if not found or not database.is_file():
+        return
+    try:
+        with contextlib.closing(duckdb.connect(str(database))) as connection:
+            connection.execute(f"CREATE OR REPLACE TABLE {QUERIES} (name VARCHAR, query VARCHAR)")
+            connection.executemany(f"INSERT INTO {QUERIES} VALUES (?, ?)", found)
+    except duckdb.Error as error:  # the run has failed already, and for another reason
+        logger.warning("the queries of the failed tests are not in %s: %s", database, error)
 
 
 def forget_old_files(lake: Lake, project: Project, *, run_id: str) -> None:

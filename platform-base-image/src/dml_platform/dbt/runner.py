@@ -33,7 +33,7 @@ from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_re
 from dml_platform.dbt.compiled import keep_compiled
 from dml_platform.dbt.history import has_history, save_history
 from dml_platform.dbt.packages import ELEMENTARY, are_installed, installed_versions, set_flag
-from dml_platform.dbt.postmortem import forget_old_files, keep_database
+from dml_platform.dbt.postmortem import forget_old_files, keep_database, keep_queries
 from dml_platform.dbt.results import BuildResult, NodeResult, from_event, node_results, test_outcomes
 from dml_platform.dbt.session import Session, activate
 from dml_platform.lake import Lake
@@ -202,6 +202,7 @@ def build(
     nodes = node_results(outcome)
     error = _error_of(session, outcome, nodes, run_id)
     if error is not None:
+        keep_queries(session.database, nodes)
         error = keep_database(lake, project, run_id=run_id, database=session.database, error=error)
     result = BuildResult(
         nodes=nodes,
@@ -334,8 +335,8 @@ def _error_of(session: Session, outcome: Any, nodes: list[NodeResult], run_id: s
         return ChecksFailedError(
             what,
             f"{len(tests)} blocking {'check' if len(tests) == 1 else 'checks'} failed: "
-            + "; ".join(f"{n.name} ({(n.message or '').strip()})" for n in tests[:5]),
-            f"Look at the failing rows with: dml sql --run {run_id} {shlex.quote(_one_line(tests[0].sql))}",
+            + "; ".join(f"{n.name} ({(n.message or '').strip().split(chr(10))[0].rstrip(':')})" for n in tests[:5]),
+            _how_to_look(tests, run_id),
         )
     if failed:
         return PermanentError(
@@ -348,6 +349,13 @@ def _error_of(session: Session, outcome: Any, nodes: list[NodeResult], run_id: s
             what, _one_line(str(outcome.exception or session.held_back or "dbt failed")), "Correct it and run again."
         )
     return None
+
+
+def _how_to_look(failed: list[NodeResult], run_id: str) -> str:
+    """A unit test reads no table: how its rows differ is its message, which dbt has printed."""
+    if of_rows := [n for n in failed if n.resource_type == "test"]:
+        return f"Look at the failing rows with: dml sql --run {run_id} --test {shlex.quote(of_rows[0].name)}"
+    return "What was printed before says which rows differ from the expected ones: mend the model, or the unit test."
 
 
 def _with_foundations(project: Project, select: Sequence[str]) -> list[str]:

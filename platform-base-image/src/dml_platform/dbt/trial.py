@@ -18,6 +18,7 @@ from dml_platform.core.errors import ChecksFailedError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.dbt.packages import ELEMENTARY, are_installed
+from dml_platform.dbt.postmortem import keep_queries
 from dml_platform.dbt.replay import _key, _ref
 from dml_platform.dbt.results import NodeResult, node_results
 from dml_platform.dbt.runner import _error_of, _invoke, _load_parsed, ensure_manifest
@@ -126,6 +127,7 @@ def _build(
         target = session.database.with_suffix(".dbt")
         outcome = _invoke(arguments, project, target=target, on_node=on_node, manifest=loaded)
     results = node_results(outcome)
+    keep_queries(session.database, results)
     return _Built(results, _error_of(session, outcome, results, session.step.run_id))
 
 
@@ -177,7 +179,7 @@ def _anomalous(project: Project, run_id: str, found: tuple[NodeResult, ...]) -> 
     return ChecksFailedError(
         f"cannot accept the change of project {project.name!r}",
         f"Elementary sees {len(found)} {'anomaly' if len(found) == 1 else 'anomalies'}: {names}",
-        f"Look at the rows with 'dml sql --run {run_id}'. Where they are meant, change the test's configuration along.",
+        f"Look at the rows with 'dml sql --run {run_id} --test {found[0].name}'. Where they are meant, change the test's configuration along.",
     )
 
 
