@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from dml_platform.ci import CheckedChange, check_change, columns
 from dml_platform.ci.columns import compile_both
 from dml_platform.ci.markdown import comment
+from dml_platform.cli import app as module_console
 from dml_platform.cli.app import app, console, errors
 from dml_platform.cli.ci import check
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
@@ -21,6 +23,7 @@ from dml_platform.core.project import Project
 from dml_platform.dbt import baseline as module
 from dml_platform.dbt.baseline import find_modified, open_baseline
 from dml_platform.dbt.compiled import compile_models
+from dml_platform.dbt.messages import without_values
 from dml_platform.dbt.runner import build, target_dir
 from dml_platform.lake import Lake
 
@@ -198,6 +201,84 @@ def test_the_command_that_shows_the_failing_rows_works_when_it_is_pasted(project
     with pytest.raises(ConfigError, match="no test of that name found rows in the run") as caught:
         app(args=wrong, standalone_mode=False)
     assert caught.value.fix == "These did: assert_planted."
+
+
+def test_no_value_of_a_row_is_in_what_many_read(
+    project: Project,
+    published: Lake,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    edit(project, "marts/fct_orders.sql", "orders.amount_cents", "cast(countries.name as integer) as amount_cents")
+    edit(project, "marts/fct_log.sql", "select", "select error(min(country_code) || ' is odd') as odd,")
+
+    with pytest.raises(PermanentError) as caught:
+        check(None, console, errors, base="main", output=tmp_path)
+
+    printed = "".join(capfd.readouterr())
+    text, result = ((tmp_path / name).read_text() for name in ("comment.md", "change.json"))
+    for told in (text, result, printed, str(caught.value)):
+        assert "Conversion Error: Could not convert string" in " ".join(told.split()), told
+        assert "Germany" not in told
+        assert "France" not in told
+        assert "is odd" not in told
+    assert "`nox -s change -- main` in a terminal shows them" in text
+
+    monkeypatch.setattr(module_console, "console", Console(force_terminal=True, width=200))
+    with pytest.raises(PermanentError, match=r"Could not convert string '(Germany|France)' to INT32"):
+        check(None, module_console.console, errors, base="main", output=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "Runtime Error in model m (a.sql)\n  Conversion Error: Could not convert string 'it's \"x\"\n5' to INT32 "
+            "when casting from source column a\n\n  LINE 1: select 'x'",
+            "Runtime Error in model m (a.sql)\n  Conversion Error: Could not convert string '…' to INT32 when casting "
+            "from source column a",
+        ),
+        (
+            "Conversion Error: Type INT32 with value 300 can't be cast",
+            "Conversion Error: Type INT32 with value … can't be cast",
+        ),
+        ("Constraint Error: Duplicate key id: 5", "Constraint Error: …"),
+        ('Binder Error: Referenced column "a" not found', 'Binder Error: Referenced column "a" not found'),
+        ("cannot merge: 'a@example.com' and 'b' are one", "cannot merge: '…' are one"),
+    ],
+)
+def test_values_are_left_out_of_a_message_and_names_are_kept(text: str, told: str) -> None:
+    assert without_values(text) == told
+
+
+UNIT_TEST = """
+unit_tests:
+  - name: countries_are_named
+    model: fct_orders
+    given:
+      - {input: ref('stg_orders'), rows: [{order_id: 1, amount_cents: 5, country_code: de}]}
+      - {input: ref('countries'), rows: [{code: de, name: Germany}]}
+    expect: {rows: [{order_id: 1, amount_cents: 5, country: "`France`"}]}
+"""
+
+
+def test_what_a_unit_test_found_is_told_in_its_lines(project: Project, published: Lake) -> None:
+    with (project.dbt_dir / "models" / "schema.yml").open("a") as file:
+        file.write(UNIT_TEST)
+
+    found = checked(project, published)
+
+    assert isinstance(found.error, ChecksFailedError)
+    assert found.error.why == "1 blocking check failed: countries_are_named (actual differs from expected)"
+    assert "dml sql" not in found.error.fix, "there is no table to look at"
+    text = comment(found)
+    assert "\x1b" not in text + json.dumps(found.as_dict())
+    assert "| `countries_are_named` | unit_test | actual differs from expected: |" in text
+    block = text.partition("\n```\n")[2].partition("\n```\n")[0].splitlines()
+    assert block[0] == "actual differs from expected:"
+    assert [line for line in block if "→" in line], block
+    assert all(line.count(",") <= 4 for line in block), "lines were put into one"
 
 
 def test_a_broken_contract_stops_the_change(project: Project, published: Lake) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 from dml_platform.catalog import build_document, read_document
 from dml_platform.ci.columns import compare_columns, compile_both, has_models
+from dml_platform.ci.told import told_error, told_message
 from dml_platform.core.document import Document
 from dml_platform.core.errors import PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project, find_projects
 from dml_platform.core.runrecord import git_commit
 from dml_platform.dbt.baseline import Baseline, Modified, find_modified, open_baseline
+from dml_platform.dbt.messages import told
 from dml_platform.dbt.packages import absence
 from dml_platform.dbt.results import NodeResult
 from dml_platform.dbt.runner import target_dir
@@ -67,10 +69,10 @@ class CheckedChange:
             "base_commit": self.base_commit,
             "commit": self.commit,
             "is_good": self.error is None,
-            "error": _error(self.error),
+            "error": _error(told_error(self.error, trial.nodes if trial else [])) if self.error else None,
             "modified": asdict(self.modified),
             "tests": [
-                {"id": n.unique_id, "status": n.status, "failures": n.failures, "message": n.message}
+                {"id": n.unique_id, "status": n.status, "failures": n.failures, "message": told_message(n)}
                 for n in self.tests
             ],
             "tables": [found.as_dict() for found in trial.diffs] if trial else [],
@@ -84,8 +86,8 @@ class CheckedChange:
         }
 
 
-def _error(error: PlatformError | None) -> dict[str, str] | None:
-    return {"what": error.what, "why": error.why, "fix": error.fix} if error else None
+def _error(error: PlatformError) -> dict[str, str]:
+    return {"what": error.what, "why": error.why, "fix": error.fix}
 
 
 def check_change(
@@ -155,7 +157,7 @@ def _add_impact(checked: CheckedChange, project: Project, lake: Lake, baseline: 
         own = build_document(project, lake, compiled=compiled.after, memory=memory, with_profiles=False)
         graph = Graph.of([own, *other_documents(project, lake, checked.notes)])
     except PlatformError as error:
-        checked.notes.append(f"What depends on the change is not known: {error.why}.")
+        checked.notes.append(f"What depends on the change is not known: {told(error.why)}.")
         return
     memory.save(traced)
     checked.impacts = impacts_of(checked.columns, graph)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from dml_platform.ci.check import CheckedChange
+from dml_platform.ci.told import told_error, told_message
 from dml_platform.core.errors import PlatformError
+from dml_platform.dbt.messages import LEFT_OUT, told
+from dml_platform.dbt.results import NodeResult
 from dml_platform.lake.diff import ColumnDiff, TableDiff
 from dml_platform.lineage.changes import Change
 from dml_platform.lineage.impact import Impact
@@ -16,7 +20,7 @@ HOW = {
     "unknown": "unknown columns",
     "table": "the table",
 }
-_MOST_ROWS = 40  # GitHub takes 65,536 characters, people far fewer
+_MOST_ROWS, _MOST_BLOCKS, _MOST_COLUMNS = 40, 5, 200  # GitHub takes 65,536 characters, people far fewer
 
 
 def comment(checked: CheckedChange) -> str:
@@ -43,23 +47,51 @@ def comment(checked: CheckedChange) -> str:
 
 def failed(project: str, error: PlatformError) -> str:
     """The comment where the change could not even be read."""
-    return f"## {project}: cannot be merged yet\n\n**{error.what}**: {error.why}\n\n{error.fix}\n"
+    return f"## {project}: cannot be merged yet\n\n**{error.what}**: {told(error.why)}\n\n{error.fix}\n"
 
 
 def _failure(error: PlatformError, checked: CheckedChange) -> Iterator[str]:
-    yield f"**{error.what}**: {_one_line(error.why)}"
+    nodes = checked.trial.nodes if checked.trial else []
+    public = told_error(error, nodes)
+    yield f"**{error.what}**: {_one_line(public.why)}"
     yield ""
     yield error.fix
     if checked.trial and checked.trial.run_id in error.fix:
         yield ""
-        yield f"The run's file stays where it was made. On a laptop `nox -s change -- {checked.base}` makes the same one,"
-        yield "and ends with the command for it."
-    bad = [n for n in checked.trial.nodes if n.has_failed] if checked.trial else []
+        yield "The run's file stays where it was made. On a laptop the same one comes of"
+        yield f"`nox -s change -- {checked.base}`, which ends with the command for it."
+    if public is not error or any(told_message(n) != n.message for n in nodes):
+        yield ""
+        yield f"{LEFT_OUT} stands for what may be values of rows:"
+        yield f"`nox -s change -- {checked.base}` in a terminal shows them."
+    bad = [n for n in nodes if n.has_failed]
     bad += checked.trial.anomalies if checked.trial else ()
     if bad:
         yield from ("", "| failed | kind | says |", "|---|---|---|")
         for node in bad[:_MOST_ROWS]:
-            yield f"| `{node.name}` | {node.resource_type} | {_cell(node.message)} |"
+            yield f"| `{node.name}` | {node.resource_type} | {_cell(_first_line(node))} |"
+    for node in [n for n in bad if _has_lines(n)][:_MOST_BLOCKS]:
+        yield from ("", f"`{node.name}`:", "", *_block(node.message or ""))
+
+
+def _has_lines(node: NodeResult) -> bool:
+    """Whether its message is a table of rows: of those that a unit test makes up, so they may be told."""
+    return node.resource_type == "unit_test" and "\n" in (node.message or "").strip()
+
+
+def _first_line(node: NodeResult) -> str:
+    return (node.message or "").strip().splitlines()[0] if _has_lines(node) else told_message(node) or ""
+
+
+def _block(text: str) -> Iterator[str]:
+    """Lines as they are, in a fence that none of them closes."""
+    lines = text.strip("\n").splitlines()
+    fence = "`" * max(3, 1 + max(len(ticks) for ticks in re.findall("`*", text)))
+    yield fence
+    yield from (line if len(line) <= _MOST_COLUMNS else f"{line[:_MOST_COLUMNS]}…" for line in lines[:_MOST_ROWS])
+    yield fence
+    if len(lines) > _MOST_ROWS:
+        yield f"and {len(lines) - _MOST_ROWS} more lines, which the log has."
 
 
 def _counts(checked: CheckedChange) -> str:

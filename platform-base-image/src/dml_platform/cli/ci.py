@@ -12,10 +12,12 @@ from rich.table import Table
 from dml_platform.ci import CheckedChange, check_change
 from dml_platform.ci.base import find_base, prepare_base
 from dml_platform.ci.markdown import comment, failed
+from dml_platform.ci.told import told_error, told_message
 from dml_platform.core.errors import PlatformError
 from dml_platform.core.project import Project, get_project
 from dml_platform.core.settings import load_settings
 from dml_platform.dbt.baseline import find_modified, open_baseline
+from dml_platform.dbt.messages import told
 from dml_platform.dbt.packages import absence, are_installed
 from dml_platform.elementary.report import report_on_trial
 from dml_platform.lake import Lake
@@ -65,12 +67,12 @@ def check(
                 status.update("making Elementary's report")
                 found.notes += _report_elementary(project, lake, found, output)
     except PlatformError as error:
-        _write(output, failed(project.name, error), {"project": project.name, "is_good": False, "error": str(error)})
+        _write(output, failed(project.name, error), _unread(project, error))
         raise
     _write(output, comment(found), found.as_dict())
     _show(found, console)
     if found.error is not None:
-        raise found.error
+        raise found.error if console.is_terminal else told_error(found.error, found.trial.nodes if found.trial else [])
 
 
 def _report_elementary(project: Project, lake: Lake, found: CheckedChange, output: Path) -> list[str]:
@@ -88,6 +90,10 @@ def _report_elementary(project: Project, lake: Lake, found: CheckedChange, outpu
     return [f"Elementary's report of this trial is `{ELEMENTARY_PAGE}`, beside the comment: in the artefact `change`."]
 
 
+def _unread(project: Project, error: PlatformError) -> dict[str, object]:
+    return {"project": project.name, "is_good": False, "error": told(str(error))}
+
+
 def _write(output: Path | None, text: str, result: dict[str, object]) -> None:
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -103,7 +109,8 @@ def _show(found: CheckedChange, console: Console) -> None:
         markup=False,
     )
     for node in [n for n in found.trial.nodes if n.has_failed or n.status == "warn"] if found.trial else []:
-        console.print(f"  {node.status} {node.resource_type} {node.name}: {node.message}", markup=False)
+        message = node.message if console.is_terminal else told_message(node)
+        console.print(f"  {node.status} {node.resource_type} {node.name}: {message}", markup=False)
     table = Table("table", "before", "after", "new", "gone", "changed", "columns", box=None, padding=(0, 2, 0, 0))
     for diff in found.trial.diffs if found.trial else []:
         counts = (diff.rows_before, diff.rows_after, diff.added, diff.removed, diff.changed)
@@ -127,7 +134,7 @@ def prepare(project_name: str | None, console: Console, *, base: str, output: Pa
     try:
         _prepare(project, console, base)
     except PlatformError as error:
-        _write(output, failed(project.name, error), {"project": project.name, "is_good": False, "error": str(error)})
+        _write(output, failed(project.name, error), _unread(project, error))
         raise
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dml_platform.core.errors import PlatformError
+from dml_platform.dbt.messages import without_colours
 from dml_platform.lake import StagedTable
 
 FAILED = frozenset({"error", "fail", "runtime error"})
@@ -63,7 +64,7 @@ def from_event(event: Any) -> NodeResult:
         resource_type=info.resource_type,
         name=info.node_name,
         status=run.status,
-        message=run.message or None,
+        message=without_colours(run.message) or None,
         failures=None,
         duration_s=run.execution_time,
         severity="ERROR",
@@ -83,7 +84,7 @@ def node_results(outcome: Any) -> list[NodeResult]:
                 resource_type=str(node.resource_type),
                 name=node.name,
                 status=str(result.status),
-                message=result.message,
+                message=without_colours(result.message),
                 failures=result.failures,
                 duration_s=result.execution_time,
                 severity=str(getattr(config, "severity", "ERROR")).upper(),

@@ -272,8 +272,14 @@ def _invoke(
     on_node: Callable[[NodeResult], None] | None = None,
     manifest: Any = None,
     shows: bool = True,
+    tell: Callable[[str], str] = str,
 ) -> Any:
-    """Run a command of dbt; ``shows``: what it prints is for people, as it is not where a list is the result."""
+    """Run a command of dbt.
+
+    Args:
+        shows: what it prints is for people, as it is not where a list is the result.
+        tell: what of its messages is printed.
+    """
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
     from dbt_common.exceptions import env_secrets, scrub_secrets
@@ -283,7 +289,7 @@ def _invoke(
         if (event.info.level == "error" and event.info.name != "MainStackTrace") or (
             shows and event.info.name == "PrintEvent"
         ):
-            print(scrub_secrets(event.info.msg, env_secrets()), flush=True)
+            print(tell(scrub_secrets(event.info.msg, env_secrets())), flush=True)
         if on_node is not None and event.info.name == "NodeFinished":
             on_node(from_event(event))
 

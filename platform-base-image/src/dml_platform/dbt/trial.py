@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 from dml_platform.core.errors import ChecksFailedError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
+from dml_platform.dbt.messages import told
 from dml_platform.dbt.packages import ELEMENTARY, are_installed
 from dml_platform.dbt.postmortem import keep_queries
 from dml_platform.dbt.replay import _key, _ref
@@ -125,7 +127,9 @@ def _build(
         arguments.append(f"package:{ELEMENTARY.name}")
     with activate(session):
         target = session.database.with_suffix(".dbt")
-        outcome = _invoke(arguments, project, target=target, on_node=on_node, manifest=loaded)
+        # A log is read by more people than the lake.
+        tell = str if sys.stdout.isatty() else told
+        outcome = _invoke(arguments, project, target=target, on_node=on_node, manifest=loaded, tell=tell)
     results = node_results(outcome)
     keep_queries(session.database, results)
     return _Built(results, _error_of(session, outcome, results, session.step.run_id))
@@ -179,7 +183,8 @@ def _anomalous(project: Project, run_id: str, found: tuple[NodeResult, ...]) -> 
     return ChecksFailedError(
         f"cannot accept the change of project {project.name!r}",
         f"Elementary sees {len(found)} {'anomaly' if len(found) == 1 else 'anomalies'}: {names}",
-        f"Look at the rows with 'dml sql --run {run_id} --test {found[0].name}'. Where they are meant, change the test's configuration along.",
+        f"Look at the rows with: dml sql --run {run_id} --test {found[0].name}\n"
+        "Where they are meant, change the test's configuration along.",
     )
 
 
