@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -359,6 +361,35 @@ def test_the_command_writes_the_comment_also_where_nothing_can_be_read(
         check(None, console, errors, base="main", output=tmp_path / "out")
     assert "nowhere" in (tmp_path / "out" / "comment.md").read_text()
     assert json.loads((tmp_path / "out" / "change.json").read_text())["is_good"] is False
+
+
+def test_only_the_last_checks_that_failed_leave_their_files(
+    project: Project, published: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DML_DBT__KEEP_FAILED_RUNS", "2")
+    runs = published.settings.home / "runs" / "shop"
+
+    def trials() -> set[str]:
+        return {path.name for path in runs.glob("ci*")}
+
+    for name, age_s in (("cirunning", 60), ("cikilled", 100_000)):
+        (runs / name).mkdir()
+        (runs / name / "dbt.duckdb").touch()
+        os.utime(runs / name, times=(time.time() - age_s,) * 2)
+    edit(project, "marts/fct_log.sql", "count(*)", "count(*) + 1")
+    check(None, console, errors, base="main", output=None)
+    assert trials() == {"cirunning"}
+    (project.dbt_dir / "tests").mkdir()
+    (project.dbt_dir / "tests" / "assert_planted.sql").write_text("select * from {{ ref('fct_log') }}")
+    failed: list[str] = []
+    for _ in range(3):
+        with pytest.raises(ChecksFailedError) as caught:
+            check(None, console, errors, base="main", output=None)
+        failed += re.findall(r"--run (\w+)", caught.value.fix)
+        assert trials() == {"cirunning", *failed[-2:]}
+    assert len(failed) == 3
+    assert (runs / failed[-1] / "dbt.duckdb").is_file()
+    assert (runs / "r1").is_dir(), "the records of runs are another's"
 
 
 def test_a_commit_that_git_does_not_know_is_named(project: Project, published: Lake) -> None:

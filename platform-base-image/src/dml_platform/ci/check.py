@@ -19,6 +19,7 @@ from dml_platform.core.runrecord import git_commit
 from dml_platform.dbt.baseline import Baseline, Modified, find_modified, open_baseline
 from dml_platform.dbt.messages import told
 from dml_platform.dbt.packages import absence
+from dml_platform.dbt.postmortem import TRIAL
 from dml_platform.dbt.results import NodeResult
 from dml_platform.dbt.runner import target_dir
 from dml_platform.dbt.trial import Trial, try_build
@@ -108,7 +109,7 @@ def check_change(
         if missing := absence(project.dbt_dir):
             checked.notes.append(f"{missing}. So there is no report of it either.")
         progress(f"building and testing {len(checked.modified.all)} nodes")
-        run_id = f"ci{uuid.uuid4().hex[:8]}"
+        run_id = f"{TRIAL}{uuid.uuid4().hex[:8]}"
         removed = _removed_tables(baseline, checked.modified)
         checked.trial = try_build(
             project,

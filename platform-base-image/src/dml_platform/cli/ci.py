@@ -19,6 +19,7 @@ from dml_platform.core.settings import load_settings
 from dml_platform.dbt.baseline import find_modified, open_baseline
 from dml_platform.dbt.messages import told
 from dml_platform.dbt.packages import absence, are_installed
+from dml_platform.dbt.postmortem import forget_trials
 from dml_platform.elementary.report import report_on_trial
 from dml_platform.lake import Lake
 
@@ -69,6 +70,8 @@ def check(
     except PlatformError as error:
         _write(output, failed(project.name, error), _unread(project, error))
         raise
+    if found.trial is not None:
+        forget_trials(lake, project, run_id=found.trial.run_id, has_failed=found.error is not None)
     _write(output, comment(found), found.as_dict())
     _show(found, console)
     if found.error is not None:

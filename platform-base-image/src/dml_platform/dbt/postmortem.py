@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from dml_platform.lake import Lake
 
 logger = logging.getLogger(__name__)
 
+TRIAL = "ci"  # what the ids of checks begin with; other runs' are hexadecimal
+_HAS_FAILED = "has_failed"
+_DAY_S = 86_400.0
 QUERIES = "main._dml_tests"  # a table of the run's file
 
 
@@ -79,6 +83,25 @@ def forget_old_files(lake: Lake, project: Project, *, run_id: str) -> None:
         for suffix in (".duckdb", ".duckdb.wal"):
             record.with_suffix(suffix).unlink(missing_ok=True)
         shutil.rmtree(record.with_suffix(".dbt"), ignore_errors=True)
+
+
+def forget_trials(lake: Lake, project: Project, *, run_id: str, has_failed: bool) -> None:
+    """Keep the files of the last checks that failed, for a look; a good one, and one that was killed, leaves nothing.
+
+    Args:
+        run_id: of the check that has just ended.
+    """
+    runs = lake.settings.home / "runs" / project.name
+    if has_failed and (runs / run_id).is_dir():
+        (runs / run_id / _HAS_FAILED).touch()
+    else:
+        shutil.rmtree(runs / run_id, ignore_errors=True)
+    marks = sorted(runs.glob(f"{TRIAL}*/{_HAS_FAILED}"), key=lambda mark: mark.stat().st_mtime, reverse=True)
+    kept = {mark.parent for mark in marks[: lake.settings.dbt.keep_failed_runs]}
+    for folder in set(runs.glob(f"{TRIAL}*")) - kept:
+        # Without a mark it is another check that is going on, or one that was killed: nobody builds for a day.
+        if (folder / _HAS_FAILED).exists() or time.time() - folder.stat().st_mtime > _DAY_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _without_file(error: PlatformError, reason: str) -> PlatformError:
