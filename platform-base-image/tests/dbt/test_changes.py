@@ -68,8 +68,8 @@ def test_model_that_depends_on_the_moment_is_always_built(project: Project, shop
         "select * from read_xlsx('x.xlsx')",
         "select * from glob('*')",
         "select * from '/data/x.parquet'",
-        "select * from \"/data/x.parquet\"",
-        "select * from \"x.csv\" as x",
+        'select * from "/data/x.parquet"',
+        'select * from "x.csv" as x',
         "select * from x.parquet",
         "select * from {{ ref('a') }} as a, 'x.csv' as b",
         "select * from postgres_query('db', 'select 1')",
@@ -87,7 +87,7 @@ def test_what_depends_on_the_moment_or_on_files_is_known(sql: str) -> None:
         "select 42 as age, 1 as today, 2 as now, 3 as random from {{ ref('a') }}",
         "-- until now (2026) it's what random() gives, see '/data/x.parquet'\nselect 1 as id",
         "select 1 as id /* now() */ {# current_date #}",
-        "select * from \"shop\".\"marts\".\"fct_orders\" join {{ ref('b') }} using (id)",
+        'select * from "shop"."marts"."fct_orders" join {{ ref(\'b\') }} using (id)',
         "select unnest(range(3)) as id, current_schema() as place, json_each.value from json_each('[1]')",
         "{% for name in range(3) %}{{ run_query('select 1') }}{% endfor %}",
     ],
@@ -98,7 +98,7 @@ def test_names_that_only_look_like_it_force_no_build(sql: str) -> None:
 
 def test_hooks_tests_sources_and_packages_that_depend_on_the_moment_are_found(project: Project) -> None:
     files = {
-        "models/marts/fct_hooked.sql": "{{ config(post_hook=\"insert into log select now()\") }} select 1 as id",
+        "models/marts/fct_hooked.sql": '{{ config(post_hook="insert into log select now()") }} select 1 as id',
         "models/marts/fct_packaged.sql": "select {{ other.moment() }} as id",
         "models/hooks.yml": """
 version: 2
