@@ -19,7 +19,7 @@ from dml_platform.ci.columns import compile_both
 from dml_platform.ci.markdown import comment
 from dml_platform.cli import app as module_console
 from dml_platform.cli.app import app, console, errors
-from dml_platform.cli.ci import check
+from dml_platform.cli.ci import _show, check
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project
 from dml_platform.dbt import baseline as module
@@ -144,7 +144,9 @@ def test_only_what_is_downstream_is_compiled_and_the_rest_is_as_the_build_left_i
     assert all(selected), "everything was compiled"
 
 
-def test_a_change_is_told_in_rows_and_columns(project: Project, published: Lake) -> None:
+def test_a_change_is_told_in_rows_and_columns(
+    project: Project, published: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
     edit(project, "marts/fct_orders.sql", "orders.amount_cents", "orders.amount_cents + (orders.order_id = 2)::int")
     edit(project, "marts/fct_orders.sql", "(orders.order_id = 2)::int", "(orders.order_id = 2)::int as amount_cents")
 
@@ -159,6 +161,10 @@ def test_a_change_is_told_in_rows_and_columns(project: Project, published: Lake)
     assert {n.name for n in found.tests} == {"unique_fct_orders_order_id", "not_null_fct_orders_order_id"}
     text = comment(found)
     assert "## shop: good" in text
+    said = "1 model differs from `main`, with what is downstream 1 model and 2 tests; 2 of 2 tests passed."
+    assert f"{said} Nothing of it is published." in text
+    _show(found, Console(width=300))
+    assert said.replace("`", "") in capsys.readouterr().out
     assert f"| `{FCT}` | 3 | 3 | 0 | 0 | 1 | `amount_cents` differs in 1 rows |" in text
     assert json.dumps(found.as_dict())
 

@@ -52,7 +52,7 @@ def test_a_column_is_followed_to_tables_owners_and_consumers(dml: Dml) -> None:
     assert lines[0] == "shop.raw.web__orders.amount_cents (owner shop@example.com)"
     assert "shop.staging.stg_orders columns amount_cents shop@example.com" in lines
     assert "shop.marts.fct_latest columns amount_cents latest@example.com" in lines
-    assert "dashboard Board [weekly], owner ann@example.com" in lines
+    assert "dashboard Board [weekly], owner Ann (ann@example.com)" in lines
     assert not any("fct_log" in line for line in lines), "count(*) does not depend on the column"
 
 
@@ -72,7 +72,7 @@ def test_json_says_the_same_to_programs(dml: Dml) -> None:
         "shop.marts.fct_orders": "column",
         "shop.marts.fct_latest": "column",
     }
-    assert found["owners"] == ["ann@example.com", "latest@example.com", "shop@example.com"]
+    assert found["owners"] == ["Ann (ann@example.com)", "latest@example.com", "shop@example.com"]
     assert [c["name"] for c in found["consumers"]] == ["board"]
 
 
@@ -105,7 +105,7 @@ def test_what_the_working_tree_changes_is_found(dml: Dml, project: Project) -> N
     assert "changed shop.staging.stg_orders.amount_cents" in output
     code, output, _ = dml("impact", "--changed", "--base", "main", "--markdown")
     assert code == 0
-    assert "Owners: ann@example.com, latest@example.com, shop@example.com." in output
+    assert "Owners: Ann (ann@example.com), latest@example.com, shop@example.com." in output
 
 
 def test_nothing_changed_is_said(dml: Dml, project: Project) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from dml_platform.core.document import Column, ColumnEdge, Consumer, Document, Owner, Pipeline, Table, TableEdge, Test
 from dml_platform.core.errors import ConfigError
-from dml_platform.lineage.impact import Graph, find_impact
+from dml_platform.lineage.impact import Graph, find_impact, owner_of
 
 
 def edge(source: str, target: str, via: str = "copy") -> ColumnEdge:
@@ -133,3 +133,17 @@ def test_a_wrong_name_is_told_what_is_near(graph: Graph, text: str, message: str
     with pytest.raises(ConfigError, match=r"cannot find") as caught:
         graph.resolve(text)
     assert message in str(caught.value)
+
+
+def test_an_owner_has_one_name_wherever_its_address_is_missing_or_stands_alone() -> None:
+    owners = {"a": Owner(name="marketing"), "b": Owner(email="m@example.com"), "c": Owner(name="Ann")}
+    tables = [Table(name=f"shop.marts.{name}", kind="mart", owner=owner) for name, owner in owners.items()]
+    document = Document(
+        project="shop",
+        generated_at="2026-01-01T00:00:00Z",
+        owner=Owner(name="marketing", email="m@example.com"),
+        tables=tuple(tables),
+    )
+    graph = Graph.of([document])
+    shown = [owner_of(graph, f"shop.marts.{name}") for name in ("a", "b", "c", "not known")]
+    assert shown == ["marketing (m@example.com)", "marketing (m@example.com)", "Ann", "marketing (m@example.com)"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dml_platform.ci.check import CheckedChange
@@ -20,6 +21,7 @@ HOW = {
     "unknown": "unknown columns",
     "table": "the table",
 }
+_KINDS = ("model", "seed", "snapshot", "test")
 _MOST_ROWS, _MOST_BLOCKS, _MOST_COLUMNS = 40, 5, 200  # GitHub takes 65,536 characters, people far fewer
 
 
@@ -28,7 +30,7 @@ def comment(checked: CheckedChange) -> str:
     lines = [f"## {checked.project}: {'cannot be merged yet' if checked.error else 'good'}", ""]
     if checked.error is not None:
         lines += [*_failure(checked.error, checked), ""]
-    lines += [_counts(checked), ""]
+    lines += [counts(checked), ""]
     if checked.trial and checked.trial.diffs:
         lines += ["### What it does to the data", "", *_diffs(checked.trial.diffs), ""]
     for table, why in (checked.trial.refused if checked.trial else {}).items():
@@ -109,19 +111,29 @@ def _block(text: str) -> Iterator[str]:
         yield f"and {len(lines) - _MOST_ROWS} more lines, which the log has."
 
 
-def _counts(checked: CheckedChange) -> str:
-    changed = sum(not key.startswith(("test.", "unit_test.")) for key in checked.modified.own)
-    if not checked.modified.all and not checked.modified.removed:
+def counts(checked: CheckedChange) -> str:
+    """How much differs, how much of it is tested: the same sentence here and in a terminal."""
+    found = checked.modified
+    if not found.all and not found.removed:
         return f"No model, seed or test of dbt differs from `{checked.base}`."
-    trial = checked.trial
-    built = [n for n in trial.nodes if n.resource_type in ("model", "seed", "snapshot")] if trial else []
+    own = _kinds(found.own, removed=len(found.removed))
+    text = f"{own} {'differs' if len(found.own) + len(found.removed) == 1 else 'differ'} from `{checked.base}`"
+    if len(found.all) > len(found.own):
+        text += f", with what is downstream {_kinds(found.all)}"
     passed = [n for n in checked.tests if n.status in ("pass", "success")]
-    warned = [n for n in checked.tests if n.status == "warn"]
-    text = f"{changed} changed here, {len(built)} built with what is downstream; {len(passed)} of {len(checked.tests)}"
-    text += " tests passed"
-    if warned:
-        text += f", {len(warned)} warn: " + ", ".join(f"`{n.name}`" for n in warned[:10])
+    text += f"; {len(passed)} of {len(checked.tests)} {'test' if len(checked.tests) == 1 else 'tests'} passed"
+    if warned := [n for n in checked.tests if n.status == "warn"]:
+        names = ", ".join(f"`{n.name}`" for n in warned[:10])
+        text += f", {len(warned)} {'warns' if len(warned) == 1 else 'warn'}: {names}"
     return f"{text}. Nothing of it is published."
+
+
+def _kinds(keys: Sequence[str], *, removed: int = 0) -> str:
+    """Such as ``2 models and 1 test``, of dbt's unique ids."""
+    count = Counter("test" if key.startswith(("test.", "unit_test.")) else key.split(".", 1)[0] for key in keys)
+    parts = [f"{count[kind]} {kind}{'' if count[kind] == 1 else 's'}" for kind in _KINDS if count[kind]]
+    parts += [f"{removed} removed"] if removed else []
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def _diffs(diffs: Sequence[TableDiff]) -> Iterator[str]:

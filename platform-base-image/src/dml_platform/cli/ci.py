@@ -11,7 +11,7 @@ from rich.table import Table
 
 from dml_platform.ci import CheckedChange, check_change
 from dml_platform.ci.base import find_base, prepare_base
-from dml_platform.ci.markdown import comment, failed
+from dml_platform.ci.markdown import comment, counts, failed
 from dml_platform.ci.told import told_error, told_message
 from dml_platform.core.errors import PlatformError
 from dml_platform.core.project import Project, get_project
@@ -105,20 +105,15 @@ def _write(output: Path | None, text: str, result: dict[str, object]) -> None:
 
 
 def _show(found: CheckedChange, console: Console) -> None:
-    passed = sum(n.status in ("pass", "success") for n in found.tests)
-    console.print(
-        f"{len(found.modified.own)} nodes differ from {found.base}, {len(found.modified.all)} with what is downstream; "
-        f"{passed} of {len(found.tests)} tests passed",
-        markup=False,
-    )
+    console.print(counts(found).replace("`", ""), markup=False, highlight=False)
     for node in [n for n in found.trial.nodes if n.has_failed or n.status == "warn"] if found.trial else []:
         message = node.message if console.is_terminal else told_message(node)
         console.print(f"  {node.status} {node.resource_type} {node.name}: {message}", markup=False)
     table = Table("table", "before", "after", "new", "gone", "changed", "columns", box=None, padding=(0, 2, 0, 0))
     for diff in found.trial.diffs if found.trial else []:
-        counts = (diff.rows_before, diff.rows_after, diff.added, diff.removed, diff.changed)
+        numbers = (diff.rows_before, diff.rows_after, diff.added, diff.removed, diff.changed)
         columns = ", ".join(f"{c.name} ({c.what}{f' in {c.rows:,} rows' if c.rows else ''})" for c in diff.columns)
-        table.add_row(diff.table, *("" if n is None else f"{n:,}" for n in counts), escape(columns or diff.note))
+        table.add_row(diff.table, *("" if n is None else f"{n:,}" for n in numbers), escape(columns or diff.note))
     if table.row_count:
         console.print(table)
     for name, why in (found.trial.refused if found.trial else {}).items():

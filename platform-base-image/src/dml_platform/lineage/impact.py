@@ -57,12 +57,15 @@ class Graph:
     edges: dict[str, list[ColumnEdge]] = field(default_factory=dict)
     below: dict[str, list[str]] = field(default_factory=dict)
     documents: tuple[Document, ...] = ()
+    addresses: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, documents: Iterable[Document]) -> Graph:
         """Several projects' documents are one graph: names carry the project."""
         graph = cls(documents=tuple(documents))
         for document in graph.documents:
+            named = [document.owner, *(t.owner for t in document.tables), *(c.owner for c in document.consumers)]
+            graph.addresses.update({o.name: o.email for o in named if o is not None and o.name and o.email})
             for table in document.tables:
                 graph.tables.setdefault(table.name, table)
                 known = graph.columns.setdefault(table.name, {})
@@ -209,7 +212,13 @@ def _with_dependants(graph: Graph, table: str, column: str | None, affected: tup
             if is_of_subject or is_below:
                 tests.append({"name": test.name, "table": test.table, "column": test.column, "severity": test.severity})
         consumers += [
-            {"name": c.name, "kind": c.kind, "label": c.label, "owner": _person(c.owner), "through": sorted(used)}
+            {
+                "name": c.name,
+                "kind": c.kind,
+                "label": c.label,
+                "owner": _person(graph, c.owner),
+                "through": sorted(used),
+            }
             for c in document.consumers
             if (used := names & set(c.depends_on))
         ]
@@ -230,10 +239,16 @@ def owner_of(graph: Graph, table: str) -> str | None:
     """Who answers for a table: its own owner, else the project's."""
     known = graph.tables.get(table)
     if known is not None and known.owner is not None:
-        return _person(known.owner)
+        return _person(graph, known.owner)
     project = table.split(".", 1)[0]
-    return next((_person(d.owner) for d in graph.documents if d.project == project), None)
+    return next((_person(graph, d.owner) for d in graph.documents if d.project == project), None)
 
 
-def _person(owner: Owner | None) -> str | None:
-    return (owner.email or owner.name) if owner is not None else None
+def _person(graph: Graph, owner: Owner | None) -> str | None:
+    """Name and address, also where only one place gives the address of that name."""
+    if owner is None:
+        return None
+    names = [name for name, email in graph.addresses.items() if email == owner.email]
+    name = owner.name or (names[0] if len(names) == 1 else None)
+    email = owner.email or graph.addresses.get(name or "")
+    return f"{name} ({email})" if name and email else name or email
