@@ -20,6 +20,7 @@ name:
   validator: "{% if name != name | lower %}{{ name }} has capitals.{% endif %}"
 owner: {type: str}
 sources: {type: str, multiselect: true, choices: [files, connector], default: [files]}
+dvc_remote: {type: str, choices: {no DVC: none, S3: s3}, default: none}
 """
 PYPROJECT = """[project]
 name = "project-{{ name }}"
@@ -111,6 +112,15 @@ def test_in_a_tree_the_next_steps_are_typed_by_its_launcher(dml: Dml, workspace:
 
 
 @pytest.mark.integration
+def test_the_line_for_the_server_is_one_line_whatever_the_width(dml: Dml, workspace: Path) -> None:
+    owner = f"team:{'w' * 180}"
+    done = dml("new", "web", "--owner", owner, "--no-run")
+    assert done.returncode == 0, done.stderr
+    registers = [line for line in done.stdout.splitlines() if "dml infra register" in line]
+    assert [line.endswith(f" --owner {owner}") for line in registers] == [True], done.stdout
+
+
+@pytest.mark.integration
 def test_a_first_run_that_fails_leaves_the_project_and_says_so(dml: Dml, workspace: Path) -> None:
     done = dml("new", "web", "--owner", "team:broken")
     assert done.returncode == 1
@@ -125,7 +135,16 @@ def test_a_first_run_that_fails_leaves_the_project_and_says_so(dml: Dml, workspa
     [
         (("Web", "--owner", "x"), 2, "cannot make project-Web: Web has capitals."),
         (("web",), 2, "cannot make project-web: 'owner' has no default.\nAdd --owner, or answer in a terminal."),
-        (("web", "--owner", "x", "--source", "ftp"), 1, "cannot make project-web: "),
+        (
+            ("web", "--owner", "x", "--source", "ftp"),
+            2,
+            "cannot make project-web: 'ftp' is no answer to 'sources'.\nChoose of: files, connector.",
+        ),
+        (
+            ("web", "--owner", "x", "--dvc-remote", "gcs"),
+            2,
+            "'gcs' is no answer to 'dvc_remote'.\nChoose of: none, s3.",
+        ),
     ],
 )
 def test_a_wrong_answer_makes_nothing(

@@ -62,7 +62,8 @@ def new(
     _commit(target, chosen)
     console.print(f"[green]made[/] {escape(str(target))}", soft_wrap=True, highlight=False)
     code = _run(target, console) if first_run else 0
-    console.print(_next_steps(target, chosen, has_run=first_run and code == 0), markup=False, highlight=False)
+    steps = _next_steps(target, chosen, has_run=first_run and code == 0)
+    console.print(steps, markup=False, highlight=False, soft_wrap=True)  # somebody copies its lines
     return code
 
 

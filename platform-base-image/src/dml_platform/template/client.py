@@ -144,5 +144,8 @@ def _explain(what: str, template: str, output: str) -> BaseException:
     if missing := re.match(r"ValueError: Question \"(\w+)\" is required", last):
         name = missing[1].replace("_", "-")
         return ConfigError(what, f"{missing[1]!r} has no default", f"Add --{name}, or answer in a terminal.")
+    if choice := re.match(r"ValueError: Invalid choice for '(\w+)': (.+) is not in \[(.*)\]", last):
+        question, value, choices = choice.groups()
+        return ConfigError(what, f"{value} is no answer to '{question}'", f"Choose of: {choices.replace(chr(39), '')}.")
     text = re.sub(r"^[\w.]*(Error|Exception):\s*", "", last)
     return PermanentError(what, text, f"Check the template, {template}.")
