@@ -277,7 +277,9 @@ unit_tests:
 """
 
 
-def test_what_a_unit_test_found_is_told_in_its_lines(project: Project, published: Lake) -> None:
+def test_what_a_unit_test_found_is_told_in_its_lines(
+    project: Project, published: Lake, capfd: pytest.CaptureFixture[str]
+) -> None:
     with (project.dbt_dir / "models" / "schema.yml").open("a") as file:
         file.write(UNIT_TEST)
 
@@ -287,7 +289,7 @@ def test_what_a_unit_test_found_is_told_in_its_lines(project: Project, published
     assert found.error.why == "1 blocking check failed: countries_are_named (actual differs from expected)"
     assert "dml sql" not in found.error.fix, "there is no table to look at"
     text = comment(found)
-    assert "\x1b" not in text + json.dumps(found.as_dict())
+    assert "\x1b" not in text + json.dumps(found.as_dict(), ensure_ascii=False) + "".join(capfd.readouterr())
     assert "| `countries_are_named` | unit_test | actual differs from expected: |" in text
     block = text.partition("\n```\n")[2].partition("\n```\n")[0].splitlines()
     assert block[0] == "actual differs from expected:"

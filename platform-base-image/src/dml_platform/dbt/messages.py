@@ -39,5 +39,6 @@ def without_values(text: str) -> str:
 
 
 def told(text: str) -> str:
-    """What dbt prints, or an error says, with values left out where it is about an error."""
+    """What dbt prints, or an error says: without colours, and without values where it is about an error."""
+    text = _ANSI.sub("", text)
     return without_values(text) if "Error" in text else text

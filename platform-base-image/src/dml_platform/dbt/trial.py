@@ -138,7 +138,12 @@ def _build(
 def _with_foundations(manifest: dict[str, Any], chosen: list[str]) -> list[str]:
     """With the views and seeds below, which live in the file that is built; the lake's tables are read as published."""
     nodes, parents = manifest["nodes"], manifest["parent_map"]
-    pending, found = list(chosen), set(chosen)
+    # dbt's build runs a unit test only where it builds the model that is tested.
+    tested = {
+        model for key in chosen if key in manifest["unit_tests"] for model in parents.get(key, []) if model in nodes
+    }
+    found = {*chosen, *tested}
+    pending = list(found)
     while pending:
         for parent in parents.get(pending.pop(), []):
             node = nodes.get(parent)
