@@ -187,6 +187,58 @@ def test_first_use_installs_and_then_the_arguments_and_exit_code_are_those_of_th
     assert tree.installs() == 1
 
 
+def test_a_project_whose_lock_disagrees_is_left_out_and_the_rest_works(tree: Tree) -> None:
+    for name, lock in (("project-good", ""), ("project-odd", "# for the plots\ntiny==2.0 \\\n    --hash=sha256:00\n")):
+        (tree.root / name / "requirements").mkdir(parents=True)
+        (tree.root / name / "pyproject.toml").write_text(f'[tool.dml]\nproject = "{name[8:]}"\n')
+        (tree.root / name / "requirements" / "run.txt").write_text(lock)
+    good = tree.root / "project-good" / "requirements" / "run.txt"
+    good.write_text((tree.base / "requirements" / "run.txt").read_text())
+
+    first, second = tree.run("tables"), tree.run("tables", cwd=tree.root / "project-good")
+    inside = tree.run("tables", cwd=tree.root / "project-odd")
+
+    for done in (first, second):
+        assert done.returncode == 0, done.stderr
+        assert "tiny 1.0" in done.stdout
+        assert "project-odd is left out: its lock has tiny 2.0, that of platform-base-image 1.0" in done.stderr.replace(
+            "project-good 1.0", "platform-base-image 1.0"
+        )
+        assert "in project-odd: nox -s lock -- --upgrade-package tiny==1.0" in done.stderr
+    assert (inside.returncode, inside.stdout) == (2, ""), "it ran with packages that are not in its lock"
+    assert tree.installs() == 1
+
+    (tree.root / "project-odd" / "requirements" / "run.txt").write_text(good.read_text())
+    mended = tree.run("tables", cwd=tree.root / "project-odd")
+    assert (mended.returncode, "left out" in mended.stderr) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "found"),
+    [
+        ("a==1", "a==1", ""),
+        ("a==1", "b==2", ""),
+        ("a==2", "a==1", "a 2 1 project-x"),
+        ("a[x]==2 \\", "a==1 \\", "a 2 1 project-x"),
+        ("a==2 ; python_version < '3.11'", "a==1 ; python_version < '3.11'", "a 2 1 project-x"),
+        ("a==2 ; python_version < '3.11'", "a==1 ; python_version >= '3.11'", ""),
+        ("a==2 ; python_version < '3.11'", "a==1", "a 2 1 project-x"),
+        ("a==2", "a==1 ; os_name == 'nt'\na==2 ; os_name != 'nt'", ""),
+    ],
+)
+def test_pins_that_cannot_be_in_one_environment_are_found(tmp_path: Path, own: str, others: str, found: str) -> None:
+    text = LAUNCHER.read_text()
+    function = text[text.index("find_dispute() {") :].partition("\n}\n")[0]
+    (tmp_path / "own.txt").write_text(f"{own}\n    --hash=sha256:00\n")
+    place = tmp_path / "project-x" / "requirements"
+    place.mkdir(parents=True)
+    (place / "run.txt").write_text(f"{others}\n")
+    script = f'{function}\n}}\nfind_dispute "$1" "$2"'
+    command = ["sh", "-c", script, "sh", str(tmp_path / "own.txt"), str(place / "run.txt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == found, done.stderr
+
+
 def test_launcher_works_from_any_folder_and_through_symlinks(tree: Tree) -> None:
     (tree.tmp / "one").symlink_to(tree.root / "dml")
     (tree.bin / "two").symlink_to("../one")
