@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ name:
   validator: "{% if name != name | lower %}{{ name }} has capitals.{% endif %}"
 owner: {type: str}
 sources: {type: str, multiselect: true, choices: [files, connector], default: [files]}
-dvc_remote: {type: str, choices: {no DVC: none, S3: s3}, default: none}
+dvc_remote: {type: str, choices: {no DVC: none, here: local, S3: s3}, default: none}
 """
 PYPROJECT = """[project]
 name = "project-{{ name }}"
@@ -92,8 +93,40 @@ def test_a_project_is_made_committed_and_run(dml: Dml, workspace: Path) -> None:
     assert "✓ web__marts__fine" in done.stdout
     assert "cd project-web" in done.stdout
     assert "dml infra register web --image <repository>@sha256:<digest> --owner team:web" in done.stdout
+    assert "dvc" not in done.stdout
     # The project is found beside the others.
     assert "web (" in dml("doctor").stdout
+
+
+DVC_FILES = {
+    "dvc.yaml": "stages:\n  made:\n    cmd: echo made > made.txt\n    outs: [made.txt]\n",
+    "dvc.lock": "schema: '2.0'\nstages:\n  made:\n    cmd: echo made > made.txt\n    outs:\n    - path: made.txt\n"
+    "      hash: md5\n      md5: a98e0a25ba0d4e7ea3c2fc2e3f4a7cd5\n      size: 5\n",
+    ".dvc/config": "[core]\n    remote = local\n['remote \"local\"']\n    url = ../.dvc-storage\n",
+    ".gitignore": "/made.txt\n/.dvc-storage\n/.dvc/cache\n/.dvc/tmp\n/.dvc/config.local\n__pycache__\n",
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("remote", ["local", "s3"])
+def test_a_new_project_passes_its_check_of_files_or_is_told_how(dml: Dml, workspace: Path, remote: str) -> None:
+    lock = DVC_FILES["dvc.lock"].replace("a98e0a25ba0d4e7ea3c2fc2e3f4a7cd5", hashlib.md5(b"made\n").hexdigest())
+    for name, text in (DVC_FILES | {"dvc.lock": lock}).items():
+        path = workspace / client.FOLDER / "template" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    done = dml("new", "web", "--owner", "team:web", "--dvc-remote", remote)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (workspace / "project-web" / "made.txt").read_text() == "made\n"
+    checked = dml("dvc", "check", cwd=workspace / "project-web")
+    if remote == "local":
+        assert (checked.returncode, checked.stdout) == (0, "files, lock, remote and git agree\n")
+        assert "dvc push" not in done.stdout
+    else:
+        assert "not in remote" in checked.stdout
+        assert "dml dvc repro && dml dvc push" in done.stdout
 
 
 @pytest.mark.integration
@@ -143,7 +176,7 @@ def test_a_first_run_that_fails_leaves_the_project_and_says_so(dml: Dml, workspa
         (
             ("web", "--owner", "x", "--dvc-remote", "gcs"),
             2,
-            "'gcs' is no answer to 'dvc_remote'.\nChoose of: none, s3.",
+            "'gcs' is no answer to 'dvc_remote'.\nChoose of: none, local, s3.",
         ),
     ],
 )

@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from dml_platform.core.dvcfiles import PIPELINE
 from dml_platform.core.errors import ConfigError, PermanentError
 from dml_platform.core.project import STATE_FOLDER, project_root, workspace_root
 from dml_platform.core.settings import load_settings
@@ -38,7 +39,7 @@ def new(
         answers: what is known already, by question; None is not known.
         folder: where its folder is made; default: beside the other projects.
         ask: ask for the rest, where there is a terminal.
-        first_run: run its pipeline once.
+        first_run: run its pipeline once, and make the files that DVC tracks.
     Returns: the exit code of the first run.
     Raises:
         PlatformError: the project cannot be made; nothing is left of it.
@@ -62,7 +63,8 @@ def new(
     _commit(target, chosen)
     console.print(f"[green]made[/] {escape(str(target))}", soft_wrap=True, highlight=False)
     code = _run(target, console) if first_run else 0
-    steps = _next_steps(target, chosen, has_run=first_run and code == 0)
+    has_files = first_run and _make_files(target, chosen, console)
+    steps = _next_steps(target, chosen, has_run=first_run and code == 0, has_files=has_files)
     console.print(steps, markup=False, highlight=False, soft_wrap=True)  # somebody copies its lines
     return code
 
@@ -144,9 +146,31 @@ def _run(target: Path, console: Console) -> int:
     return code
 
 
-def _next_steps(target: Path, chosen: Mapping[str, Any], *, has_run: bool) -> str:
+def _make_files(target: Path, chosen: Mapping[str, Any], console: Console) -> bool:
+    """Make what DVC tracks, and push it where that needs no key, so that the project passes its check of them.
+
+    Returns: whether it is all there.
+    """
+    if not (target / PIPELINE).is_file():
+        return False
+    needs_key = chosen.get("dvc_remote") != "local"
+    with console.status("making the files that DVC tracks"):
+        for command in ["repro"] if needs_key else ["repro", "push"]:
+            program = [sys.executable, "-m", "dml_platform.cli", "dvc", command]
+            done = subprocess.run(program, cwd=target, capture_output=True, text=True, check=False)
+            if done.returncode:
+                said = " ".join((done.stderr.strip() or done.stdout.strip() or "it gave no reason").split())
+                console.print(f"dml dvc {command}: {said[-500:]}", style="red", markup=False, soft_wrap=True)
+                return False
+    console.print("  [green]✓[/] files that DVC tracks" + ("" if needs_key else ", in its storage"))
+    return not needs_key
+
+
+def _next_steps(target: Path, chosen: Mapping[str, Any], *, has_run: bool, has_files: bool) -> str:
     name, dml = chosen["name"], _command(target)
     first = [(f"{dml} up", "Dagster's UI: lineage, checks, plots")]
+    if (target / PIPELINE).is_file() and not has_files:
+        first = [*first, (f"{dml} dvc repro && {dml} dvc push", "what DVC tracks, to its storage: nox -s files")]
     first = first if has_run else [(f"{dml} run", "ingest, build, test, publish"), *first]
     steps = [
         (f"cd {_shown(target)}", ""),
