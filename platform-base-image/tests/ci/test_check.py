@@ -17,7 +17,6 @@ from rich.console import Console
 from dml_platform.ci import CheckedChange, check_change, columns
 from dml_platform.ci.columns import compile_both
 from dml_platform.ci.markdown import comment
-from dml_platform.cli import app as module_console
 from dml_platform.cli.app import app, console, errors
 from dml_platform.cli.ci import _show, check
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
@@ -239,9 +238,9 @@ def test_no_value_of_a_row_is_in_what_many_read(
         assert "is odd" not in told
     assert "`nox -s change -- main` in a terminal shows them" in text
 
-    monkeypatch.setattr(module_console, "console", Console(force_terminal=True, width=200))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(PermanentError, match=r"Could not convert string '(Germany|France)' to INT32"):
-        check(None, module_console.console, errors, base="main", output=None)
+        check(None, console, errors, base="main", output=None)
 
 
 @pytest.mark.parametrize(

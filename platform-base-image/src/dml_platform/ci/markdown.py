@@ -43,7 +43,7 @@ def comment(checked: CheckedChange) -> str:
     lines += [impact(checked.columns, checked.impacts, base=checked.base), ""]
     lines += [f"> {note}" for note in checked.notes]
     took = ", ".join(f"{name} {value:.1f} s" for name, value in checked.seconds.items())
-    lines += ["", f"<sub>`{_on_a_laptop(checked)}` says the same on a laptop · {took}</sub>"]
+    lines += ["", f"<sub>`nox -s change -- {checked.base}` says the same on a laptop · {took}</sub>"]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -52,34 +52,22 @@ def failed(project: str, error: PlatformError) -> str:
     return f"## {project}: cannot be merged yet\n\n**{error.what}**: {told(error.why)}\n\n{error.fix}\n"
 
 
-def _on_a_laptop(checked: CheckedChange) -> str:
-    """What the workflow runs, as a project's noxfile has it."""
-    return f"nox -s change -- {checked.base}"
-
-
-def _fix(error: PlatformError, checked: CheckedChange) -> str:
-    """What to do. A run's file is on the machine that made it, so who reads this somewhere else makes one first."""
-    run_id = checked.trial.run_id if checked.trial else None
-    if run_id is None or run_id not in error.fix:
-        return error.fix
-    return f"On a laptop, first `{_on_a_laptop(checked)}`: it names a RUN there. {error.fix.replace(run_id, 'RUN')}"
-
-
 def _failure(error: PlatformError, checked: CheckedChange) -> Iterator[str]:
     nodes = checked.trial.nodes if checked.trial else []
-    bad = [n for n in nodes if n.has_failed]
-    bad += checked.trial.anomalies if checked.trial else ()
     public = told_error(error, nodes)
-    why = _one_line(public.why)
-    for node in filter(_has_lines, bad):  # they come below
-        why = why.replace(_one_line(node.message), _first_line(node))
-    yield f"**{error.what}**: {why}"
+    yield f"**{error.what}**: {_one_line(public.why)}"
     yield ""
-    yield _fix(error, checked)
+    yield error.fix
+    if checked.trial and checked.trial.run_id in error.fix:
+        yield ""
+        yield "The run's file stays where it was made. On a laptop"
+        yield f"`nox -s change -- {checked.base}` makes the same one, and ends with the command for it."
     if public is not error or any(told_message(n) != n.message for n in nodes):
         yield ""
         yield f"{LEFT_OUT} stands for what may be values of rows:"
-        yield f"`{_on_a_laptop(checked)}` in a terminal shows them."
+        yield f"`nox -s change -- {checked.base}` in a terminal shows them."
+    bad = [n for n in nodes if n.has_failed]
+    bad += checked.trial.anomalies if checked.trial else ()
     if bad:
         yield from ("", "| failed | kind | says |", "|---|---|---|")
         for node in bad[:_MOST_ROWS]:
@@ -89,9 +77,8 @@ def _failure(error: PlatformError, checked: CheckedChange) -> Iterator[str]:
 
 
 def _has_lines(node: NodeResult) -> bool:
-    """Whether its message is drawn in lines that may be told: rows that a unit test makes up, or columns, of a contract."""
-    message = (node.message or "").strip()
-    return "\n" in message and (node.resource_type == "unit_test" or message.startswith("Compilation Error"))
+    """Whether its message is a table of rows: of those that a unit test makes up, so they may be told."""
+    return node.resource_type == "unit_test" and "\n" in (node.message or "").strip()
 
 
 def _first_line(node: NodeResult) -> str:
@@ -100,9 +87,7 @@ def _first_line(node: NodeResult) -> str:
 
 def _block(text: str) -> Iterator[str]:
     """Lines as they are, in a fence that none of them closes."""
-    lines = [line.rstrip() for line in text.strip("\n").splitlines()]
-    # dbt ends with the macros that led there, which are its own.
-    lines = lines[: next((n for n, line in enumerate(lines) if line.lstrip().startswith("> in macro ")), len(lines))]
+    lines = text.strip("\n").splitlines()
     fence = "`" * max(3, 1 + max(len(ticks) for ticks in re.findall("`*", text)))
     yield fence
     yield from (line if len(line) <= _MOST_COLUMNS else f"{line[:_MOST_COLUMNS]}…" for line in lines[:_MOST_ROWS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -75,7 +76,7 @@ def check(
     _write(output, comment(found), found.as_dict())
     _show(found, console)
     if found.error is not None:
-        raise found.error if console.is_terminal else told_error(found.error, found.trial.nodes if found.trial else [])
+        raise found.error if sys.stdout.isatty() else told_error(found.error, found.trial.nodes if found.trial else [])
 
 
 def _report_elementary(project: Project, lake: Lake, found: CheckedChange, output: Path) -> list[str]:
@@ -107,7 +108,8 @@ def _write(output: Path | None, text: str, result: dict[str, object]) -> None:
 def _show(found: CheckedChange, console: Console) -> None:
     console.print(counts(found).replace("`", ""), markup=False, highlight=False)
     for node in [n for n in found.trial.nodes if n.has_failed or n.status == "warn"] if found.trial else []:
-        message = node.message if console.is_terminal else told_message(node)
+        # Rich's own answer follows FORCE_COLOR, which jobs set.
+        message = node.message if sys.stdout.isatty() else told_message(node)
         console.print(f"  {node.status} {node.resource_type} {node.name}: {message}", markup=False)
     table = Table("table", "before", "after", "new", "gone", "changed", "columns", box=None, padding=(0, 2, 0, 0))
     for diff in found.trial.diffs if found.trial else []:
