@@ -73,16 +73,18 @@ def _failure(error: PlatformError, checked: CheckedChange) -> Iterator[str]:
         for node in bad[:_MOST_ROWS]:
             yield f"| `{node.name}` | {node.resource_type} | {_cell(_first_line(node))} |"
     for node in [n for n in bad if _has_lines(n)][:_MOST_BLOCKS]:
-        yield from ("", f"`{node.name}`:", "", *_block(node.message or ""))
+        yield from ("", f"`{node.name}`:", "", *_block(told_message(node) or ""))
 
 
 def _has_lines(node: NodeResult) -> bool:
-    """Whether its message is a table of rows: of those that a unit test makes up, so they may be told."""
-    return node.resource_type == "unit_test" and "\n" in (node.message or "").strip()
+    """Whether its message is read in lines only: the rows of a unit test, the columns of a contract."""
+    count = len((told_message(node) or "").strip().splitlines())
+    return count > (1 if node.resource_type == "unit_test" else 3)
 
 
 def _first_line(node: NodeResult) -> str:
-    return (node.message or "").strip().splitlines()[0] if _has_lines(node) else told_message(node) or ""
+    text = (told_message(node) or "").strip()
+    return text.splitlines()[0] if _has_lines(node) else text
 
 
 def _block(text: str) -> Iterator[str]:
