@@ -176,8 +176,14 @@ def test_a_failing_test_stops_the_change_and_the_comment_says_how_to_look(projec
 
     assert isinstance(found.error, ChecksFailedError)
     assert "1 blocking check failed: assert_planted" in found.error.why
-    assert "dml sql --run ci" in comment(found)
-    assert "| `assert_planted` | test |" in comment(found)
+    assert found.trial is not None
+    assert f"dml sql --run {found.trial.run_id} " in found.error.fix
+    # A comment is read where that run's file is not.
+    text = comment(found)
+    assert found.trial.run_id not in text
+    assert "On a laptop, first `nox -s change -- main`: it names a RUN there. Look at the failing rows with:" in text
+    assert "dml sql --run RUN --test assert_planted" in text
+    assert "| `assert_planted` | test |" in text
 
 
 def test_the_command_that_shows_the_failing_rows_works_when_it_is_pasted(project: Project, published: Lake) -> None:
@@ -303,6 +309,10 @@ def test_a_broken_contract_stops_the_change(project: Project, published: Lake) -
 
     assert isinstance(found.error, PermanentError)
     assert "contract" in found.error.why
+    assert "**cannot publish project 'shop'**: model fct_orders: Compilation Error in model fct_orders (" in comment(
+        found
+    )
+    assert "macro" not in comment(found)
     lines = comment(found).partition("\n```\n")[2].partition("\n```\n")[0].splitlines()
     (column,) = [line for line in lines if line.strip().startswith("| order_id")]
     assert [cell.strip() for cell in column.split("|")][2:4] == ["INTEGER", "VARCHAR"]

@@ -54,26 +54,34 @@ def failed(project: str, error: PlatformError) -> str:
 
 def _failure(error: PlatformError, checked: CheckedChange) -> Iterator[str]:
     nodes = checked.trial.nodes if checked.trial else []
+    bad = [n for n in nodes if n.has_failed]
+    bad += checked.trial.anomalies if checked.trial else ()
     public = told_error(error, nodes)
-    yield f"**{error.what}**: {_one_line(public.why)}"
+    why = _one_line(public.why)
+    for node in filter(_has_lines, bad):  # they come below
+        why = why.replace(_one_line(told_message(node)), _first_line(node))
+    yield f"**{error.what}**: {why}"
     yield ""
-    yield error.fix
-    if checked.trial and checked.trial.run_id in error.fix:
-        yield ""
-        yield "The run's file stays where it was made. On a laptop"
-        yield f"`nox -s change -- {checked.base}` makes the same one, and ends with the command for it."
+    yield _fix(error, checked)
     if public is not error or any(told_message(n) != n.message for n in nodes):
         yield ""
         yield f"{LEFT_OUT} stands for what may be values of rows:"
         yield f"`nox -s change -- {checked.base}` in a terminal shows them."
-    bad = [n for n in nodes if n.has_failed]
-    bad += checked.trial.anomalies if checked.trial else ()
     if bad:
         yield from ("", "| failed | kind | says |", "|---|---|---|")
         for node in bad[:_MOST_ROWS]:
             yield f"| `{node.name}` | {node.resource_type} | {_cell(_first_line(node))} |"
     for node in [n for n in bad if _has_lines(n)][:_MOST_BLOCKS]:
         yield from ("", f"`{node.name}`:", "", *_block(told_message(node) or ""))
+
+
+def _fix(error: PlatformError, checked: CheckedChange) -> str:
+    """What to do. A run's file is on the machine that made it, so who reads this somewhere else makes one first."""
+    run_id = checked.trial.run_id if checked.trial else None
+    if run_id is None or run_id not in error.fix:
+        return error.fix
+    first = f"On a laptop, first `nox -s change -- {checked.base}`: it names a RUN there."
+    return f"{first} {error.fix.replace(run_id, 'RUN')}"
 
 
 def _has_lines(node: NodeResult) -> bool:
@@ -89,7 +97,9 @@ def _first_line(node: NodeResult) -> str:
 
 def _block(text: str) -> Iterator[str]:
     """Lines as they are, in a fence that none of them closes."""
-    lines = text.strip("\n").splitlines()
+    lines = [line.rstrip() for line in text.strip("\n").splitlines()]
+    # dbt ends with the macros that led there, which are its own.
+    lines = lines[: next((n for n, line in enumerate(lines) if line.lstrip().startswith("> in macro ")), len(lines))]
     fence = "`" * max(3, 1 + max(len(ticks) for ticks in re.findall("`*", text)))
     yield fence
     yield from (line if len(line) <= _MOST_COLUMNS else f"{line[:_MOST_COLUMNS]}…" for line in lines[:_MOST_ROWS])
