@@ -72,6 +72,17 @@ def test_a_connector_without_any_state_replaces_its_rows(land: Land, small_lake:
     assert ids(small_lake) == list(range(1, 101))
 
 
+def test_a_refresh_that_sends_no_state_is_not_gone_on_from_the_state_before_it(land: Land, small_lake: Lake) -> None:
+    land(streams={"users": {"rows": 100}})
+    land(streams={"users": {"rows": 40}}, state="none", full_refresh=True)
+    assert ids(small_lake) == list(range(1, 41))
+
+    assert land(streams={"users": {"rows": 130}})["users"].rows == 130
+    assert ids(small_lake) == list(range(1, 131))
+    assert land(streams={"users": {"rows": 140}})["users"].rows == 10
+    assert ids(small_lake) == list(range(1, 141))
+
+
 def test_full_refresh_replaces_the_rows_in_one_publish(land: Land, small_lake: Lake) -> None:
     modes = {"users": "full_refresh"}
     land(modes, streams={"users": {"rows": 12_000}}, padding=300)

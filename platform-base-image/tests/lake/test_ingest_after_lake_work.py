@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_source import fake_source
@@ -105,12 +106,15 @@ def test_files_of_a_table_that_is_replaced_are_known_after_expiry(lake: Lake, tm
     assert count(lake, ORDERS) == [(1, 1), (2, 1)]
 
 
-def test_connector_goes_on_from_a_state_whose_snapshot_expired(lake: Lake) -> None:
-    def read(rows: int, run: str) -> int:
-        (landing,) = land_streams(lake, "test", "fake", fake_source(streams={"users": {"rows": rows}}), run_id=run)
-        return landing.rows
+def read(lake: Lake, rows: int, run: str, *, state: str = "STREAM", **options: Any) -> int:
+    """Land so many users of the fake. Returns: how many it sent."""
+    source = fake_source(streams={"users": {"rows": rows}}, state=state)
+    (landing,) = land_streams(lake, "test", "fake", source, run_id=run, **options)
+    return landing.rows
 
-    assert read(100, "r1") == 100
+
+def test_connector_goes_on_from_a_state_whose_snapshot_expired(lake: Lake) -> None:
+    assert read(lake, 100, "r1") == 100
     # A state belongs to the rows of its snapshot; here others follow that know none.
     for number in range(3):
         step = lake.step(f"other{number}", "s")
@@ -119,11 +123,34 @@ def test_connector_goes_on_from_a_state_whose_snapshot_expired(lake: Lake) -> No
         step.publish()
     expire(lake, "test")
     assert len(lake.catalog.load_table(USERS.identifier).snapshots()) == 1
-    assert read(130, "r2") == 30
+    assert read(lake, 130, "r2") == 30
     expire(lake, "test")
-    assert read(130, "r3") == 0
+    assert read(lake, 130, "r3") == 0
     row = lake.sql(f"select count(*), count(distinct id) from {USERS.dotted} where id < 1000").fetchone()
     assert row == (130, 130)
+
+
+def test_rows_that_replaced_others_without_a_state_are_read_from_the_start_also_after_expiry(lake: Lake) -> None:
+    read(lake, 100, "r1")
+    read(lake, 50, "r2", state="none", full_refresh=True)
+    # What comes after it knows no state of its own: maintenance, and other steps.
+    step = lake.step("other", "s")
+    step.write_query(USERS, lake.connect(), f"select * replace (1000 + id as id) from ({_select(lake)}) limit 1")
+    step.publish()
+    expire(lake, "test")
+    assert len(lake.catalog.load_table(USERS.identifier).snapshots()) == 1
+    assert read(lake, 130, "r3") == 130
+    assert lake.sql(f"select count(*), count(distinct id) from {USERS.dotted}").fetchone() == (130, 130)
+
+
+def test_a_roll_back_behind_rows_that_replaced_others_goes_on_from_the_state_of_those(lake: Lake) -> None:
+    read(lake, 100, "r1")
+    read(lake, 50, "r2", state="none", full_refresh=True)
+    move_main(lake, plan_table(lake, USERS), by="t", why="", roll_back_id="rb1")
+    assert read(lake, 130, "r3") == 30
+    move_main(lake, plan_table(lake, USERS, to="r2"), by="t", why="", roll_back_id="rb2")
+    assert read(lake, 130, "r4") == 130
+    assert lake.sql(f"select count(*), count(distinct id) from {USERS.dotted}").fetchone() == (130, 130)
 
 
 def _select(lake: Lake) -> str:
@@ -150,6 +177,10 @@ def test_what_is_carried_is_no_more_than_is_looked_up() -> None:
         {"files": '[{"name": "c"}, {"name": "b"}, {"name": "a"}]', "landing": "full_refresh"},
     ]
     assert carry([{"run_id": "r1"}]) == "[]"
+    assert json.loads(carry([{"airbyte_anew": "true", "airbyte_sync_mode": "incremental"}, *newest_first]))[0] == {
+        "airbyte_sync_mode": "incremental",
+        "airbyte_anew": "true",
+    }
     assert json.loads(carry([{"airbyte_sync_mode": "full_refresh"}, *newest_first]))[0] == {
         "airbyte_sync_mode": "full_refresh"
     }

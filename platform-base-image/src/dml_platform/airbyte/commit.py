@@ -18,7 +18,7 @@ from dml_platform.core.naming import TableRef
 from dml_platform.core.runrecord import utc_now
 from dml_platform.lake import Lake, PinnedTable, Step
 from dml_platform.lake.engine import constant, quote, quote_name
-from dml_platform.lake.state import AIRBYTE_MODE, AIRBYTE_STATE, summaries
+from dml_platform.lake.state import AIRBYTE_ANEW, AIRBYTE_MODE, AIRBYTE_STATE, ends_airbyte, summaries
 
 
 @dataclass
@@ -192,6 +192,8 @@ class Committer:
         summary = {"source": self._source, AIRBYTE_MODE: stream.plan.sync_mode}
         if state is not None:
             summary[AIRBYTE_STATE] = json.dumps(state, separators=(",", ":"))
+        if stream.begins_anew:
+            summary[AIRBYTE_ANEW] = "true"
         stream.step.write_query(
             stream.plan.ref,
             self._connection,
@@ -225,11 +227,6 @@ class Committer:
 
 
 def stored_state(pinned: PinnedTable) -> dict[str, Any] | None:
-    """The state that a pinned table was last published with; None when it has none, or was fully refreshed since."""
-    for summary in summaries(pinned.table.metadata, pinned.snapshot_id):
-        if (text := summary.get(AIRBYTE_STATE)) is not None:
-            state: dict[str, Any] = json.loads(text)
-            return state
-        if summary.get(AIRBYTE_MODE) == "full_refresh":
-            return None
-    return None
+    """The state that a pinned table was last published with; None when it has none, or its rows were replaced since."""
+    newest = next(filter(ends_airbyte, summaries(pinned.table.metadata, pinned.snapshot_id)), {})
+    return json.loads(newest[AIRBYTE_STATE]) if AIRBYTE_STATE in newest else None

@@ -21,9 +21,10 @@ CARRIED_PREFIX = f"{SUMMARY_PREFIX}carried."
 FILES = "files"
 LANDING = "landing"
 REPLACING_LANDINGS = ("table", "full_refresh")
-# Of Airbyte's connectors: the state after the rows, and how the stream was read.
+# Of Airbyte's connectors: the state after the rows, how the stream was read, and that the rows before were replaced.
 AIRBYTE_STATE = "airbyte_state"
 AIRBYTE_MODE = "airbyte_sync_mode"
+AIRBYTE_ANEW = "airbyte_anew"
 # Of maintenance: the snapshot has the rows of the one before it, in other files.
 COMPACTED = "compacted"
 
@@ -44,6 +45,11 @@ def summaries(metadata: TableMetadata, snapshot_id: int | None) -> Iterator[dict
         yield from json.loads(metadata.properties.get(f"{CARRIED_PREFIX}{oldest.snapshot_id}", "[]"))
 
 
+def ends_airbyte(summary: Mapping[str, str]) -> bool:
+    """Whether a snapshot says all that there is to know of a stream's state: an older one does not go with its rows."""
+    return AIRBYTE_STATE in summary or AIRBYTE_ANEW in summary or summary.get(AIRBYTE_MODE) == "full_refresh"
+
+
 def has_expired(table: Table, oldest: Snapshot) -> bool:
     """Whether there were snapshots before the oldest one that is left of a history."""
     return f"{CARRIED_PREFIX}{oldest.snapshot_id}" in table.metadata.properties
@@ -55,8 +61,8 @@ def carry(older: Iterable[Mapping[str, str]]) -> str:
     files: list[Any] = []
     knows_files = knows_airbyte = False
     for summary in older:
-        if not knows_airbyte and (AIRBYTE_STATE in summary or summary.get(AIRBYTE_MODE) == "full_refresh"):
-            kept.append({key: summary[key] for key in (AIRBYTE_STATE, AIRBYTE_MODE) if key in summary})
+        if not knows_airbyte and ends_airbyte(summary):
+            kept.append({key: summary[key] for key in (AIRBYTE_STATE, AIRBYTE_MODE, AIRBYTE_ANEW) if key in summary})
             knows_airbyte = True
         if not knows_files and FILES in summary:
             files += json.loads(summary[FILES])
