@@ -53,7 +53,9 @@ def test_a_full_refresh_of_a_merged_table_asks_for_no_unique_key_as_in_a_run(loc
 
 
 def test_what_is_made_has_the_types_that_would_be_stored(local_lake: Lake) -> None:
-    sql = """select 1 as id, sum(1::bigint) as total, '{"a": 1}'::json as doc, 1::utinyint as small, 'b'::enum('b') as e"""
+    sql = """
+        select 1 as id, sum(1::bigint) as total, '{"a": 1}'::json as doc, 1::utinyint as small, 'b'::enum('b') as kind
+    """
     write(local_lake, sql)
     connection = local_lake.connect()
     local_lake.create_views(connection)
