@@ -34,7 +34,7 @@ def touched_columns(before: str, after: str) -> set[str] | None:
     return touched
 
 
-def _parts(query: exp.Expression) -> dict[str, exp.Expression] | None:
+def _parts(query: exp.Expr) -> dict[str, exp.Expr] | None:
     """The common table expressions by name, in order, and last what reads them; None where names do not tell."""
     query = query.copy()
     with_ = query.args.get("with_")
@@ -44,7 +44,7 @@ def _parts(query: exp.Expression) -> dict[str, exp.Expression] | None:
     return {**{cte.alias.lower(): cte.this for cte in (with_.expressions if with_ else ())}, "": query}
 
 
-def _touched_in(old: exp.Expression, new: exp.Expression, above: set[str]) -> set[str] | None:
+def _touched_in(old: exp.Expr, new: exp.Expr, above: set[str]) -> set[str] | None:
     """What one part touches, where ``above`` is touched in those that it may read."""
     is_same = _text(old) == _text(new)
     if is_same and not above:
@@ -65,7 +65,7 @@ def _touched_in(old: exp.Expression, new: exp.Expression, above: set[str]) -> se
     return None if _decide_rows(new, was, now, found | (was.keys() ^ now.keys())) else found
 
 
-def _takes_all(select: exp.Expression, rest: exp.Expression) -> bool:
+def _takes_all(select: exp.Expr, rest: exp.Expr) -> bool:
     """Whether columns that it does not name can matter to more than a column of the same name."""
     if rest.find(exp.Star, exp.Pivot) or any(alias.columns for alias in rest.find_all(exp.TableAlias)):
         return True
@@ -77,9 +77,7 @@ def _takes_all(select: exp.Expression, rest: exp.Expression) -> bool:
     return bool(is_grouped and any(each.is_star for each in select.expressions))
 
 
-def _decide_rows(
-    select: exp.Expression, was: dict[str, exp.Expression], now: dict[str, exp.Expression], differing: set[str]
-) -> bool:
+def _decide_rows(select: exp.Expr, was: dict[str, exp.Expr], now: dict[str, exp.Expr], differing: set[str]) -> bool:
     """Whether columns that differ can make other rows: as keys of groups, as lists that become rows."""
     odd = [side[key] for side in (was, now) for key in differing if key in side]
     if any(each.find(exp.UDTF, exp.Explode) for each in odd):
@@ -97,7 +95,7 @@ def _decide_rows(
     return by_place and any(each.find(exp.AggFunc) is None for each in odd)
 
 
-def _columns(query: exp.Expression) -> dict[str, exp.Expression] | None:
+def _columns(query: exp.Expr) -> dict[str, exp.Expr] | None:
     """A SELECT's columns by name; None where two share one, or it is no SELECT."""
     if not isinstance(query, exp.Select):
         return None
@@ -105,15 +103,15 @@ def _columns(query: exp.Expression) -> dict[str, exp.Expression] | None:
     return found if len(found) == len(query.expressions) else None
 
 
-def _rest(select: exp.Expression) -> exp.Expression:
+def _rest(select: exp.Expr) -> exp.Expr:
     bare = select.copy()
     bare.set("expressions", [])
     return bare
 
 
-def _names(expression: exp.Expression) -> set[str]:
+def _names(expression: exp.Expr) -> set[str]:
     return {each.name.lower() for each in expression.find_all(exp.Identifier)}
 
 
-def _text(expression: exp.Expression) -> str:
+def _text(expression: exp.Expr) -> str:
     return expression.sql(dialect="duckdb", comments=False)
