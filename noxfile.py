@@ -90,11 +90,8 @@ def integration_long(session: nox.Session) -> None:
 @nox.session
 def stack(session: nox.Session) -> None:
     """Build the images and run the whole server on this machine's Docker engine: `dml test --stack`."""
-    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode if shutil.which("docker") else 1:
-        session.skip("no Docker engine answers here: start one (.ci/run does, as root), or do without the stack tests")
-    free_gb = disk_free_gb()
-    if free_gb < STACK_DISK_GB:
-        session.skip(f"{free_gb:.0f} GB are free where Docker keeps images; images and servers take {STACK_DISK_GB}")
+    if missing := find_missing_for_images():
+        session.skip(missing)
     images = {
         "TEST_BASE_IMAGE": ("platform-base-image", "dml-platform-base:stack-test", "PYTHON_IMAGE", find_python_image()),
         "TEST_SALES_IMAGE": ("project-sales", "project-sales:stack-test", "BASE_IMAGE", "dml-platform-base:stack-test"),
@@ -122,6 +119,16 @@ def build_rendered(session: nox.Session, base: str) -> str:
             image = ["-s", "image", "--no-venv", "--", images[name], f"--build-arg=BASE_IMAGE={base}"]
             session.run("python", "-m", "nox", "-f", noxfile, *image)
     return " ".join(f"{name}={image}" for name, image in images.items())
+
+
+def find_missing_for_images() -> str:
+    """Why no image can be built here; empty where one can."""
+    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        return "no Docker engine answers here: start one (.ci/run does, as root), or do without what needs images"
+    free_gb = disk_free_gb()
+    if free_gb < STACK_DISK_GB:
+        return f"{free_gb:.0f} GB are free where Docker keeps images; images and servers take {STACK_DISK_GB}"
+    return ""
 
 
 def disk_free_gb() -> float:
@@ -183,11 +190,20 @@ def alone(session: nox.Session, folder: str) -> None:
 
     What is committed counts. `-- -s lint tests` runs less. Slow, and needs the package index for everything else.
     """
-    build(session)
-    with tempfile.TemporaryDirectory() as outside:
-        session.run("python", str(ROOT / "tree" / "split.py"), outside, folder, "--ref=HEAD")
-        checks = ["python", "-m", "nox", "-f", str(Path(outside) / folder / "noxfile.py"), *session.posargs]
-        session.run("python", str(ROOT / "tree" / "index.py"), str(WHEELS), *checks)
+    session.run("python", str(ROOT / "tree" / "alone.py"), "checks", folder, *session.posargs)
+    if not session.posargs:
+        session.notify("alone-images")
+
+
+@nox.session(name="alone-images")
+def alone_images(session: nox.Session) -> None:
+    """Let each split-off repository build its image from those that the others pushed, up to a server that runs one.
+
+    What is committed counts. `-- tests/stack/test_02_deploy.py` does more on the server than to install and run.
+    """
+    if missing := find_missing_for_images():
+        session.skip(missing)
+    session.run("python", str(ROOT / "tree" / "alone.py"), "images", find_python_image(), *session.posargs)
 
 
 @nox.session

@@ -52,14 +52,19 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def stack(session: nox.Session) -> None:
-    """Run the whole server on a Docker engine: install, deploy, isolate, break, back up, restore (half an hour)."""
+    """Run the whole server on a Docker engine: install, deploy, isolate, break, back up, restore (half an hour).
+
+    `-- tests/stack/test_01_install.py` runs less.
+    """
     install(session)
+    chosen = any(argument.startswith("tests/") for argument in session.posargs)
     had_store = has_object_store(session)
-    session.run("python", "-m", "pytest", "tests/stack", "-m", "stack and not long", "--durations=12", *session.posargs)
+    wanted = session.posargs if chosen else ["tests/stack", *session.posargs]
+    session.run("python", "-m", "pytest", "-m", "stack and not long", "--durations=12", *wanted)
     # Skipped by `integration` where no object store was at hand; the images above have brought one.
     if had_store:
         session.log("tests/services run in session `integration`: the object store was there before this one")
-    else:
+    elif not chosen:
         session.run("python", "-m", "pytest", "tests/services", "-m", "integration")
 
 

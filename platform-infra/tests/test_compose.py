@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from dml_infra.networks import CORE_ON_PROJECT_NETWORKS
+from dml_infra.render import render_aliases
+
 FOLDER = Path(__file__).parents[1]
 TEXT = (FOLDER / "compose.yaml").read_text(encoding="utf-8")
 EXAMPLE = (FOLDER / ".env.example").read_text(encoding="utf-8")
@@ -94,6 +97,18 @@ def test_no_secret_is_in_an_environment() -> None:
         for key, value in service.get("environment", {}).items():
             if re.search(r"PASSWORD|SECRET|TOKEN|_PASS\b|KEY", key):
                 assert key.endswith("FILE"), f"{name}: {key}={value}"
+
+
+def test_dagsters_services_find_what_holds_data_by_the_cores_own_network() -> None:
+    """Else a connection of theirs goes by some project's network, and with it."""
+    for name in CORE_ON_PROJECT_NETWORKS:
+        if SERVICES[name]["image"].startswith("${DML_DAGSTER_IMAGE"):
+            assert SERVICES[name]["environment"]["HOSTALIASES"] == "/etc/dml/workspace/hosts"
+            assert "control" in SERVICES[name]["networks"]
+    assert render_aliases("dml_control").splitlines() == [
+        "postgres postgres.dml_control",
+        "object-store object-store.dml_control",
+    ]
 
 
 def test_dagsters_instance_names_no_secret_and_nothing_that_runs_lack() -> None:

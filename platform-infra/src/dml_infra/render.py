@@ -20,6 +20,7 @@ from dml_infra.registry import CodeLocation
 GRPC_PORT = 4000
 UID = 10001
 SECRETS = "/run/secrets"
+DATA_SERVICES = ("postgres", "object-store")
 # A project that lists a secret of this name pushes to OpenMetadata, where the server has its address.
 OPENMETADATA_TOKEN = "openmetadata_token"  # pragma: allowlist secret
 # A tenth of a second where `dagster api grpc-health-check` takes three: it imports nothing of Dagster.
@@ -127,6 +128,18 @@ def render_locations(routes: Routes) -> str:
         for project, server in sorted(routes.servers.items())
     }
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def render_aliases(control: str) -> str:
+    """`hosts`, for glibc: Dagster's services find Postgres and object store by the core's own network.
+
+    They are on each project's network too, where these have the same names. Docker's DNS answers from the first network
+    that knows one, an internal one last: without this, a project that is removed takes their connections along.
+
+    Args:
+        control: full name of the core's network.
+    """
+    return "".join(f"{service} {service}.{control}\n" for service in DATA_SERVICES)
 
 
 def location_entry(installation: Installation, location: CodeLocation) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from dml_infra import engine
 from dml_infra.errors import RetryableError
 from dml_infra.installation import Installation
 from dml_infra.networks import attach_core, remove_network
+from dml_infra.render import DATA_SERVICES as DATA
 
-DATA = ("postgres", "object-store")
 UP_TIMEOUT_S = 900.0
 STOP_TIMEOUT_S = 60
 # What `down --delete-data` leaves of the state folder.
@@ -145,7 +145,7 @@ def change_lock(installation: Installation) -> Iterator[None]:
 
 def prepare_workspace(installation: Installation) -> None:
     """Make the workspace's folder, with a list of nothing where there is none yet. Everybody may read it."""
-    from dml_infra.render import Routes, render_locations, render_workspace
+    from dml_infra.render import Routes, render_aliases, render_locations, render_workspace
 
     folder = installation.state / "workspace"
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +153,7 @@ def prepare_workspace(installation: Installation) -> None:
     for name, text in (("workspace.yaml", render_workspace(Routes())), ("locations.json", render_locations(Routes()))):
         if not (folder / name).exists():
             write_atomically(folder / name, text)
+    write_atomically(folder / "hosts", render_aliases(installation.network("control")))
 
 
 def write_atomically(path: Path, text: str) -> None:

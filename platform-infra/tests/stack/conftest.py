@@ -5,8 +5,8 @@ to build, and what a person does with one is a story too. Everything is removed 
 killed test run left is removed by the next one. With TEST_STACK_KEEP=<file> nothing is removed, and the next run with
 the same file goes on with the same server: for a look, or for one test at a time.
 
-TEST_BASE_IMAGE and TEST_SALES_IMAGE name images of the engine, TEST_RENDERED_IMAGES those of projects made from the
-template (name=image name=image); TEST_PYTHON_IMAGE what ours are built on.
+TEST_BASE_IMAGE and TEST_SALES_IMAGE name images of the engine, or of a registry by their digest; TEST_RENDERED_IMAGES
+those of projects made from the template (name=image name=image); TEST_PYTHON_IMAGE what ours are built on.
 """
 
 from __future__ import annotations
@@ -156,6 +156,8 @@ def orders(base_image: str, registry: Registry) -> Callable[..., str]:
 def sales(registry: Registry) -> str | None:
     """The real project's image by digest, where there is one."""
     name = os.environ.get("TEST_SALES_IMAGE", "project-sales:0.1.0")
+    if engines.is_published(name):
+        return name  # the server pulls it
     if not has_image(name):
         return None
     started = time.monotonic()

@@ -94,8 +94,15 @@ def engine_answers() -> bool:
 
 
 def has_image(name: str) -> bool:
-    """Whether the engine has an image."""
-    return bool(inspect(name, "image"))
+    """Whether the engine has an image, or gets one that is named by its digest."""
+    if inspect(name, "image"):
+        return True
+    return is_published(name) and sh("docker", "pull", "--quiet", name, check=False).returncode == 0
+
+
+def is_published(name: str) -> bool:
+    """Whether a name is that of a pushed image: its registry, and its digest."""
+    return "@sha256:" in name
 
 
 def build(folder: Path, tag: str, *options: str, file: str = "Dockerfile") -> float:
