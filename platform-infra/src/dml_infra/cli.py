@@ -182,6 +182,25 @@ def rotate(
         _print(f"replaced {name}")
 
 
+@app.command()
+def reader(
+    project: Project,
+    end: Annotated[bool, typer.Option("--end", help="Take the role and the key away.")] = False,
+) -> None:
+    """Make a role and a key for a project's workflows that only read, and show them once; again makes others."""
+    from dml_infra import rotation
+    from dml_infra.registry import find_location
+
+    installation = _installation()
+    find_location(installation, project)
+    if end:
+        rotation.end_reader(installation, project)
+        _print(f"ended the reader of {project}")
+        return
+    for name, value in rotation.add_reader(installation, project).items():
+        _print(f"{name}={value}")
+
+
 @users.command("list")
 def list_users() -> None:
     """Show everybody who can sign in, with the role."""

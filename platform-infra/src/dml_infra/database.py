@@ -14,6 +14,8 @@ from dml_infra.psql import Psql, container_psql, quote, quote_name, scram_verifi
 from dml_infra.secrets import credentials_lock, read_password
 
 GROUP = "dml_projects"
+# Who only looks at the lake's catalogue, from outside of the server's containers.
+READERS = "dml_readers"
 # Role: (file of its password, database that it owns or None).
 CORE_ROLES = {
     "dagster": ("dagster_pgpass", "dagster"),
@@ -45,8 +47,11 @@ EXPORTER_CONNECTIONS = 4
 COMMANDS_CONNECTIONS = 4
 CODE_SERVER_CONNECTIONS = 2
 RUN_CONNECTIONS = 6
+# Of each project's reader; out of the reserve, as a workflow looks once a day.
+READER_CONNECTIONS = 4
 # Postgres keeps three for the superuser; the others are for a person who looks for a mistake.
 RESERVE_CONNECTIONS = 8
+_PLAIN = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
 # While a project is deployed, two of its code servers run.
 CODE_SERVERS_AT_ONCE = 2
 # What the run queue lets go at once, all projects together (config/dagster/dagster.yaml).
@@ -124,6 +129,26 @@ def set_password(role: str, password: str, psql: Psql) -> None:
     psql(f"ALTER ROLE {quote_name(role)} PASSWORD {quote(scram_verifier(password))};\n", "postgres")
 
 
+def set_reader(project: str, password: str, psql: Psql) -> str:
+    """Make a role that reads the lake's catalogue and nothing else, or give it another password. Returns: its name."""
+    role = _reader(project)
+    lines = [_ensure_role(role), f"GRANT {READERS} TO {quote_name(role)};"]
+    settings = f"LOGIN {_PLAIN} CONNECTION LIMIT {READER_CONNECTIONS} PASSWORD {quote(scram_verifier(password))}"
+    psql("\n".join([*lines, f"ALTER ROLE {quote_name(role)} {settings};"]) + "\n", "postgres")
+    return role
+
+
+def drop_reader(project: str, psql: Psql) -> None:
+    """Remove that role and end its connections; nothing where there is none."""
+    role = _reader(project)
+    psql(f"SELECT FROM pg_stat_activity a, pg_terminate_backend(a.pid) WHERE a.usename = {quote(role)};\n", "postgres")
+    psql(f"DROP ROLE IF EXISTS {quote_name(role)};\n", "postgres")
+
+
+def _reader(project: str) -> str:
+    return f"{project}-reader"  # no project's name has a hyphen
+
+
 def drop_project(installation: Installation, name: str, *, psql: Psql | None = None) -> None:
     """Remove a project's role and end its connections; its tables stay in the catalogue and can be read."""
     psql = psql or container_psql(installation)
@@ -145,11 +170,10 @@ def _connections(project: ProjectRole) -> int:
 
 def _roles(verifiers: dict[str, str], projects: list[ProjectRole]) -> str:
     """Roles and databases; runs in the database `postgres`."""
-    lines = [_ensure_role(GROUP), f"ALTER ROLE {GROUP} NOLOGIN;", _ensure_role("lake"), "ALTER ROLE lake NOLOGIN;"]
-    plain = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+    lines = [line for role in (GROUP, READERS, "lake") for line in (_ensure_role(role), f"ALTER ROLE {role} NOLOGIN;")]
     for role, verifier in verifiers.items():
         lines.append(_ensure_role(role))
-        lines.append(f"ALTER ROLE {quote_name(role)} LOGIN {plain} PASSWORD {quote(verifier)};")
+        lines.append(f"ALTER ROLE {quote_name(role)} LOGIN {_PLAIN} PASSWORD {quote(verifier)};")
     for project in projects:
         lines.append(f"ALTER ROLE {quote_name(project.name)} CONNECTION LIMIT {_connections(project)};")
         lines.append(f"GRANT {GROUP} TO {quote_name(project.name)};")
@@ -162,6 +186,7 @@ def _roles(verifiers: dict[str, str], projects: list[ProjectRole]) -> str:
         # Also the right to make temporary tables, which would fill a disk that all share.
         lines.append(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC;")
     lines.append(f"GRANT CONNECT ON DATABASE dagster, lake TO {GROUP};")
+    lines.append(f"GRANT CONNECT ON DATABASE lake TO {READERS};")
     if "postgres_exporter" in verifiers:
         lines.append("GRANT pg_monitor TO postgres_exporter;")
         lines.append("GRANT CONNECT ON DATABASE postgres TO postgres_exporter;")
@@ -205,10 +230,11 @@ def _own_rows(table: str, column: str) -> str:
     return f"""
 ALTER TABLE {table} OWNER TO lake;
 ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
-REVOKE ALL ON {table} FROM PUBLIC, {GROUP};
+REVOKE ALL ON {table} FROM PUBLIC, {GROUP}, {READERS};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {GROUP};
+GRANT SELECT ON {table} TO {READERS};
 DROP POLICY IF EXISTS everyone_reads ON {table};
-CREATE POLICY everyone_reads ON {table} FOR SELECT TO {GROUP} USING (true);
+CREATE POLICY everyone_reads ON {table} FOR SELECT TO {GROUP}, {READERS} USING (true);
 DROP POLICY IF EXISTS own_inserts ON {table};
 CREATE POLICY own_inserts ON {table} FOR INSERT TO {GROUP} WITH CHECK ({own});
 DROP POLICY IF EXISTS own_updates ON {table};
@@ -221,6 +247,7 @@ CREATE POLICY own_deletes ON {table} FOR DELETE TO {GROUP} USING ({own});
 # The tables are pyiceberg's and Java's (JDBC catalogue, schema V1). In one transaction: a reader never finds a table
 # without its policies. A project owns the namespace of its name and all below it.
 _LAKE = f"""{_CLOSED}
+GRANT USAGE ON SCHEMA public TO {READERS};
 CREATE TABLE IF NOT EXISTS iceberg_tables (
     catalog_name varchar(255) NOT NULL,
     table_namespace varchar(255) NOT NULL,

@@ -78,6 +78,28 @@ def project_policy(project: str) -> dict[str, Any]:
     )
 
 
+def reader_policy(project: str) -> dict[str, Any]:
+    """What a project reads of the lake, without writing anything."""
+    own = {"StringLike": {"s3:prefix": [f"{project}", f"{project}/*", "*/marts/*"]}}
+    return _policy(
+        _allow(["s3:ListBucket"], ["lake"], own),
+        _allow(["s3:GetBucketLocation"], ["lake"]),
+        _allow(["s3:GetObject"], [f"lake/{project}/*", "lake/*/marts/*"]),
+    )
+
+
+def set_reader(installation: Installation, project: str, key: S3Key, *, store: Store | None = None) -> None:
+    """Make a key that only reads, and end the one before it."""
+    user = _user(f"reader-{project}", reader_policy(project), key)
+    ask(installation, {"do": "apply", "buckets": [], "users": [user]}, store=store)
+    remove_keys(installation, f"reader-{project}", keep=key.access_key, store=store)
+
+
+def drop_reader(installation: Installation, project: str, *, store: Store | None = None) -> None:
+    """Remove that key; nothing where there is none."""
+    ask(installation, {"do": "drop", "policy": f"reader-{project}"}, store=store)
+
+
 def dagster_policy() -> dict[str, Any]:
     """Dagster's webserver and daemon show and tidy the logs of runs."""
     return _policy(

@@ -236,10 +236,39 @@ def _wait_until_healthy(container: str) -> None:
         time.sleep(0.5)
 
 
+def add_reader(installation: Installation, project: str, *, services: Services | None = None) -> dict[str, str]:
+    """Make a role and a key that read what a project reads and change nothing; those that there were end.
+
+    Returns: what a workflow is given, by the names that the workflows of ci-templates have for it. It is kept nowhere.
+    """
+    services = services or Services.of(installation)
+    password, key = new_password(), new_s3_key(f"reader-{project}")
+    with credentials_lock(installation):
+        role = database.set_reader(project, password, services.psql())
+        objectstore.set_reader(installation, project, key, store=services.store())
+    return {
+        "LAKE_CATALOG_URI": f"postgresql+psycopg2://{role}:{password}@postgres:5432/lake",
+        "LAKE_WAREHOUSE": "s3://lake",
+        "LAKE_ENDPOINT": objectstore.ENDPOINT,
+        "LAKE_ACCESS_KEY_ID": key.access_key,
+        "LAKE_SECRET_ACCESS_KEY": key.secret_key,
+    }
+
+
+def end_reader(installation: Installation, project: str, *, services: Services | None = None) -> None:
+    """Take them away. Running it again does no harm."""
+    services = services or Services.of(installation)
+    with credentials_lock(installation):
+        database.drop_reader(project, services.psql())
+        objectstore.drop_reader(installation, project, store=services.store())
+
+
 def revoke_project(installation: Installation, project: str, *, services: Services | None = None) -> None:
     """Take a project's role, keys and secret files away; its tables and objects stay. Running it again does no harm."""
     services = services or Services.of(installation)
     with credentials_lock(installation):
+        database.drop_reader(project, services.psql())
+        objectstore.drop_reader(installation, project, store=services.store())
         database.drop_project(installation, project, psql=services.psql())
         objectstore.drop_project(installation, project, store=services.store())
         shutil.rmtree(installation.secrets / "projects" / project, ignore_errors=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from minio import Minio
 from minio.error import S3Error
 from psycopg2.errors import InsufficientPrivilege
 from services.servers import Servers
 
 from dml_infra import database, secrets
-from dml_infra.rotation import Services, revoke_project
+from dml_infra.rotation import Services, add_reader, end_reader, revoke_project
 from dml_infra.s3check import check_calls
 
 pytestmark = pytest.mark.integration
@@ -115,6 +116,65 @@ def test_core_roles_are_no_superusers_and_the_exporter_reads_statistics_only(ser
             cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE query IS NOT NULL")
     finally:
         connection.close()
+
+
+def test_reader_reads_what_the_project_reads_and_changes_nothing(servers: Servers) -> None:
+    first = add_reader(servers.installation, "sales", services=servers.services())
+    given = add_reader(servers.installation, "sales", services=servers.services())
+    servers.client(servers.key("sales")).put_object("lake", "sales/raw/t/data/reader.parquet", io.BytesIO(b"x"), 1)
+
+    def open_store(reader: dict[str, str]) -> Minio:
+        return servers.client(secrets.S3Key(reader["LAKE_ACCESS_KEY_ID"], reader["LAKE_SECRET_ACCESS_KEY"]))
+
+    store = open_store(given)
+    assert store.get_object("lake", "sales/raw/t/data/reader.parquet").data == b"x"
+    assert [o.object_name for o in store.list_objects("lake", "sales/raw/t/data/", recursive=True)]
+    for forbidden in (
+        lambda: store.put_object("lake", "sales/raw/t/data/mine", io.BytesIO(b"x"), 1),
+        lambda: store.remove_object("lake", "sales/raw/t/data/reader.parquet"),
+        lambda: store.get_object("lake", "orders/raw/t/data/secret"),
+        lambda: list(store.list_objects("landing", "sales/")),
+    ):
+        with pytest.raises(S3Error, match="Access Denied"):
+            forbidden()
+    with pytest.raises(S3Error, match="does not exist"):
+        open_store(first).get_object("lake", "sales/raw/t/data/reader.parquet")
+
+    def connect(uri: str, name: str = "lake") -> psycopg2.extensions.connection:
+        password = uri.partition("sales-reader:")[2].partition("@")[0]
+        return psycopg2.connect(
+            host="127.0.0.1", port=servers.port, user="sales-reader", password=password, dbname=name
+        )
+
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        connect(first["LAKE_CATALOG_URI"])
+    with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+        connect(given["LAKE_CATALOG_URI"], "dagster")
+    connection = connect(given["LAKE_CATALOG_URI"])
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT table_namespace FROM iceberg_tables ORDER BY 1")
+            assert cursor.fetchall() == [("orders.marts",), ("sales.marts",)]
+            for statement in (
+                "UPDATE iceberg_tables SET metadata_location = 'x'",
+                "DELETE FROM iceberg_tables",
+                "INSERT INTO iceberg_tables VALUES ('dml', 'sales-reader', 'u', 'x', NULL, NULL)",
+                "INSERT INTO iceberg_namespace_properties VALUES ('dml', 'sales-reader', 'a', 'b')",
+                "CREATE TABLE public.mine (a int)",
+                "SET ROLE sales",
+            ):
+                with pytest.raises(InsufficientPrivilege):
+                    cursor.execute(statement)
+    finally:
+        connection.close()
+
+    servers.provision()  # which gives the tables' rights anew, and leaves it
+    connect(given["LAKE_CATALOG_URI"]).close()
+    end_reader(servers.installation, "sales", services=servers.services())
+    end_reader(servers.installation, "sales", services=servers.services())
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        connect(given["LAKE_CATALOG_URI"])
 
 
 def test_provisioning_again_changes_nothing_that_a_project_notices(servers: Servers) -> None:
