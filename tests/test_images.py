@@ -2,6 +2,7 @@
 
 The text is checked always, each rule proved by a planted fault. Building needs a Docker engine (25 or newer,
 with buildx) and a Python image to start from, which TEST_PYTHON_IMAGE names; see platform-base-image/docs/image.md.
+TEST_CATALOG_IMAGE names an image of project-sales that has the publisher to OpenMetadata.
 """
 
 import json
@@ -215,6 +216,49 @@ def sales_image(base_image: str) -> Iterator[str]:
     docker("image", "rm", "--force", tag, check=False)
 
 
+@pytest.fixture(scope="module")
+def catalog_image() -> str:
+    """The project's image with the publisher to OpenMetadata: 0.4 GB and minutes more, so not built here."""
+    image = os.environ.get("TEST_CATALOG_IMAGE")
+    if not image:
+        pytest.skip(
+            "TEST_CATALOG_IMAGE is not set: it names an image of project-sales with --build-arg=OPENMETADATA=yes"
+        )
+    return image
+
+
+@pytest.fixture
+def catalog(catalog_image: str) -> Iterator[tuple[str, Callable[[str], list[str]]]]:
+    """The fake OpenMetadata of the publisher's tests, in a container of its own: its network, and questions to it."""
+    name = f"dml-test-{uuid.uuid4().hex[:8]}"
+    docker("network", "create", "--internal", name)
+    base = ROOT / "platform-base-image"
+    mounts = [f"--volume={base}/openmetadata/tests:/fake:ro", f"--volume={base}/src:/src:ro"]
+    serve = "import sys; sys.path[:0] = ['/fake', '/src']; import serve_fake; serve_fake.main()"
+    program = f'exec /opt/openmetadata/publisher-*/bin/python -B -W ignore -c "{serve}" 8585'
+    command = ["docker", "run", "--rm", "--interactive", "--no-healthcheck", f"--name={name}", f"--network={name}"]
+    command += ["--network-alias=catalog", *mounts, catalog_image, "sh", "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as fake:
+        assert fake.stdin
+        assert fake.stdout
+        stdin, stdout = fake.stdin, fake.stdout
+        try:
+            assert stdout.readline().startswith("http://"), "the fake does not start"
+
+            def ask(question: str) -> list[str]:
+                stdin.write(f"{question}\n")
+                stdin.flush()
+                answer: list[str] = json.loads(stdout.readline())
+                return answer
+
+            yield name, ask
+            stdin.close()
+            assert fake.wait(timeout=60) == 0, "something that was sent is not as OpenMetadata describes it"
+        finally:
+            docker("rm", "--force", name, check=False)
+            docker("network", "rm", name, check=False)
+
+
 @pytest.fixture
 def start_container() -> Iterator[Callable[..., str]]:
     names: list[str] = []
@@ -328,6 +372,31 @@ def test_a_run_lands_and_transforms_without_changing_the_image(sales_image: str)
     steps = ["dml run -s sales/raw/cdnow__purchases", "dml run -s sales/staging/stg_cdnow__purchases", "dml tables"]
     log = run(sales_image, "sh", "-ec", "; ".join(steps), options=("--env=DML_PROFILE=local",))
     assert re.search(r"sales\.raw\.cdnow__purchases +69,659", log), log
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(1800)
+def test_an_image_with_the_publisher_fills_the_catalogue_over_the_network(
+    catalog_image: str, catalog: tuple[str, Callable[[str], list[str]]], tmp_path: Path
+) -> None:
+    network, ask = catalog
+    token = tmp_path / "token"
+    token.write_text("test-token-of-a-bot\n")  # pragma: allowlist secret
+    token.chmod(0o644)
+    options = [option for option in HARDENED if not option.startswith("--network")]
+    options += [
+        f"--network={network}",
+        f"--volume={token}:/run/secrets/openmetadata_token:ro",
+        "--env=DML_PROFILE=local",
+    ]
+    options += ["--env=DML_OPENMETADATA__URL=http://catalog:8585"]
+    options += ["--env=DML_OPENMETADATA__TOKEN_FILE=/run/secrets/openmetadata_token"]
+    steps = ["dml run -s sales/raw/cdnow__purchases", "dml catalog push", "echo again", "dml catalog push --dry-run"]
+    log = docker("run", "--rm", *options, catalog_image, "sh", "-ec", "; ".join(steps), timeout_s=600)
+    tables = ask("names table")
+    assert [name for name in tables if name.endswith(".sales.raw.cdnow__purchases")], (tables, log)
+    assert [name for name in tables if name.endswith(".sales.marts.fct_daily_revenue")], tables
+    assert "nothing to do" in log.partition("again")[2], log
 
 
 @pytest.mark.integration

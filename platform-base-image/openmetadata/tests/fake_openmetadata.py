@@ -25,7 +25,7 @@ class FakeOpenMetadata:
     ``log`` has each request as method and path, ``wrong`` each body that was of another shape.
     """
 
-    def __init__(self, spec: Spec | None = None) -> None:
+    def __init__(self, spec: Spec | None = None, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.checker = Checker(spec)
         self.store = Store(self.checker)
         self.version = VERSION
@@ -35,7 +35,7 @@ class FakeOpenMetadata:
         self.wrong: list[str] = []
         self.page = 25
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = ThreadingHTTPServer(address, _handler(self))
 
     @property
     def url(self) -> str:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def sales(projects: Server) -> Server:
+def lake(projects: Server) -> Server:
     """The server, where sales has tables."""
     if "sales" not in projects.locations():
         pytest.skip("there is no image project-sales; TEST_SALES_IMAGE names one")
@@ -24,13 +24,13 @@ def sales(projects: Server) -> Server:
     return projects
 
 
-def test_the_weekly_job_ends_well_and_all_tables_can_be_read(sales: Server, figures: dict[str, Any]) -> None:
-    assert sales.locations()["sales"]["states"]["maintain_schedule"] == "RUNNING", "on from the first deploy"
+def test_the_weekly_job_ends_well_and_all_tables_can_be_read(lake: Server, figures: dict[str, Any]) -> None:
+    assert lake.locations()["sales"]["states"]["maintain_schedule"] == "RUNNING", "on from the first deploy"
     started = time.monotonic()
-    run_id = sales.launch("sales", "maintain")
-    assert sales.wait_for_runs(run_id) == {run_id: "SUCCESS"}, sales.reason(run_id)
+    run_id = lake.launch("sales", "maintain")
+    assert lake.wait_for_runs(run_id) == {run_id: "SUCCESS"}, lake.reason(run_id)
     figures["maintenance of sales as Dagster's job, s"] = round(time.monotonic() - started, 1)
-    tables = sales.tables("sales")
+    tables = lake.tables("sales")
     assert tables["sales.raw.cdnow__purchases"]["rows"] == 69_659
     assert tables["sales.marts.fct_daily_revenue"]["rows"] == 546
 
@@ -62,19 +62,19 @@ def run_with(given: dict[str, str], server: Server, *command: str) -> tuple[int,
     return done.returncode, done.stdout
 
 
-def test_a_workflow_sees_what_would_go_and_may_change_nothing(sales: Server, figures: dict[str, Any]) -> None:
-    given = dict(re.findall(r"^(LAKE_\w+)=(\S+)$", sales.dml("reader", "sales").stdout, re.MULTILINE))
+def test_a_workflow_sees_what_would_go_and_may_change_nothing(lake: Server, figures: dict[str, Any]) -> None:
+    given = dict(re.findall(r"^(LAKE_\w+)=(\S+)$", lake.dml("reader", "sales").stdout, re.MULTILINE))
     # What session `maintenance` of the project's noxfile runs, every night.
     nightly = ("dml", "maintain", "--dry-run")
     started = time.monotonic()
-    code, printed = run_with(given, sales, *nightly)
+    code, printed = run_with(given, lake, *nightly)
     figures["what maintenance of sales would remove, with a reader's role, s"] = round(time.monotonic() - started, 1)
     assert code == 0, printed
     assert "nothing was changed: --dry-run" in printed
-    code, printed = run_with(given, sales, "python", "-W", "ignore", "-c", FORGE)
+    code, printed = run_with(given, lake, "python", "-W", "ignore", "-c", FORGE)
     assert "refused: " in printed, printed
     assert given["LAKE_SECRET_ACCESS_KEY"] not in printed
-    sales.dml("reader", "sales", "--end")
-    code, printed = run_with(given, sales, *nightly)
+    lake.dml("reader", "sales", "--end")
+    code, printed = run_with(given, lake, *nightly)
     assert code != 0
     assert "password authentication failed" in printed
