@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,13 @@ def render(folder: Path, answers: Answers, template: Path = TEMPLATE) -> Path:
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     """Gives the folder of a combination, rendered when it is first asked for. Tests only read it."""
     home = tmp_path_factory.mktemp("rendered")
+    # As it lies here: of a repository copier would take the newest tag, and remember where that is on this machine.
+    template = tmp_path_factory.mktemp("template") / TEMPLATE.name
+    shutil.copytree(TEMPLATE, template, ignore=shutil.ignore_patterns(".git", ".nox", ".venv", "__pycache__"))
 
     def find(answers: Answers) -> Path:
         folder = home / describe(answers)
-        return folder if folder.exists() else render(folder, answers)
+        return folder if folder.exists() else render(folder, answers, template)
 
     return find
 
