@@ -9,12 +9,14 @@ import pytest
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project, read_project
 from dml_platform.core.settings import load_settings
+from dml_platform.dbt.runner import adopt_parsed, keep_parsed
 from dml_platform.lake import Lake
 
 ORDERS = TableRef("shop", "raw", "web__orders")
 
 FILES = {
     "pyproject.toml": '[project]\nname = "project-shop"\nversion = "0"\n[tool.dml]\nproject = "shop"\n',
+    ".gitignore": "target/\n",
     "dbt/dbt_project.yml": """
 name: shop
 profile: shop
@@ -93,8 +95,11 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def shop_lake(project: Project) -> Lake:
-    """The workspace's lake, with three raw orders published."""
+def shop_lake(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """The workspace's lake, with three raw orders published; the project is parsed, as an earlier test left it."""
+    parsed = tmp_path_factory.getbasetemp() / "parsed shop"
+    if not adopt_parsed(project, parsed):
+        keep_parsed(project, parsed)
     lake = Lake(load_settings(project.root))
     land_orders(lake, "values (1, 500, 'de'), (2, 700, 'fr'), (3, 900, 'de')", run_id="land1")
     return lake
