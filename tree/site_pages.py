@@ -18,10 +18,15 @@ FOLDERS = ["platform-base-image", "project-sales", "platform-infra", "project-te
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
+# The first line of a block: its language, and what stands behind it.
+FENCE_LINE = re.compile(r"^ *```(\w+)[ \t]*([^\n]*)$", re.MULTILINE)
 # How a test types a block stands behind its language; mkdocs knows titles only.
-_HOW = re.compile(r"^(```\w+) (?!title=)[^\n]+$", re.MULTILINE)
+_HOW = re.compile(r"^( *```\w+) (?!title=)[^\n]+$", re.MULTILINE)
+
+
+def without_marks(markdown: str) -> str:
+    """A page as people read it."""
+    return _HOW.sub(r"\1", markdown)
 
 
 def papers(folder: str) -> Iterator[str]:
@@ -55,7 +60,7 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
     """Let the links of a page mean what they mean in its file, and show diagrams as pictures."""
     uri = page.file.src_uri
-    markdown = _HOW.sub(r"\1", markdown)
+    markdown = without_marks(markdown)
     markdown = DIAGRAM.sub(lambda match: f"![diagram]({_relative(picture_uri(match[1]), uri)})\n", markdown)
     parts = _FENCE.split(markdown)
     return "".join(part if part.startswith("```") else _relink(part, tree_path(uri), files) for part in parts)

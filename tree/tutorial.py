@@ -5,9 +5,12 @@
 
 A block of the page is one of these:
 
-- ```` ```sh ````: typed in order, in one folder; with `exit=3` it has to end so. `not-run=REASON` is only shown.
+- ```` ```sh ````: typed in order, in one folder; with `exit=3` it has to end so. `not-run=REASON` is only shown, and
+  so is `set`: values of variables that each reader has of their own.
 - ```` ```text ````: what the block before printed. Numbers, ids and times may differ from run to run, words may not.
 - ```` ```sql title="path" ```` (or another language): a file that the reader writes.
+
+tree/guides.py does the same for the other pages.
 
 Needs git, a package index, and what `./dml demo` needs.
 """
@@ -26,14 +29,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "tutorial.md"
 FENCE = re.compile(r"^```(\w+)(?: ([^\n]*))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# Why a block is not typed.
-NOT_RUN = {"clone": "the clone is made from this tree instead"}
 # What uv says while it installs: it depends on what it had before.
 INSTALLER = re.compile(
     r"^(?: [+~-] \S+==\S+|Using|Resolved|Prepared|Installed|Uninstalled|Bytecode|Download|dml: fetching)[^\n]*\n",
     re.MULTILINE,
 )
 IDENTITY = {"NAME": "Ada", "EMAIL": "ada@example.com"}
+
+
+def environment() -> dict[str, str]:
+    """This process's, without settings of the platform, with somebody's name for git."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DML_") or name == "DML_PYTHON"}
+    who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in IDENTITY.items()}
+    return {**kept, **who, "COLUMNS": "110", "NO_COLOR": "1", "UV_LINK_MODE": "copy"}
 
 
 @dataclass
@@ -50,11 +58,8 @@ class Reader:
     def __init__(self, place: Path) -> None:
         """Make origin and clone in an empty folder."""
         origin, self.clone = place / "origin.git", place / "dml"
-        self.env = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1", "UV_LINK_MODE": "copy"}
-        for name in [name for name in self.env if name.startswith("DML_") and name != "DML_PYTHON"]:
-            del self.env[name]
-        for role in ("AUTHOR", "COMMITTER"):
-            self.env |= {f"GIT_{role}_{key}": value for key, value in IDENTITY.items()}
+        self.here = self.clone
+        self.env = environment()
         subprocess.run(["git", "clone", "--quiet", "--bare", ROOT, origin], check=True)
         subprocess.run(["git", "-C", origin, "update-ref", "refs/heads/main", "HEAD"], check=True)
         subprocess.run(["git", "clone", "--quiet", "--branch=main", origin, self.clone], check=True)
@@ -63,7 +68,7 @@ class Reader:
         """Run a block as a shell would, stopping at the first command that fails."""
         done = subprocess.run(
             ["bash", "-e", "-c", commands],
-            cwd=self.clone,
+            cwd=self.here,
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -75,7 +80,7 @@ class Reader:
 
     def write(self, name: str, text: str) -> None:
         """Make a file of the clone."""
-        path = self.clone / name
+        path = self.here / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
@@ -98,21 +103,23 @@ def follow(page: str, reader: Reader) -> tuple[str, list[str]]:
     Returns: the page with what really came out, and what was not as the page says.
     """
     faults: list[str] = []
-    last = Outcome(0, "")
+    last: Outcome | None = None
 
     def block(match: re.Match[str]) -> str:
         nonlocal last
         language, info, text = match[1], match[2] or "", match[3]
         if title := re.search(r'title="([^"]+)"', info):
             reader.write(title[1], text)
-        elif language == "sh" and "not-run=" not in info:
+        elif language == "sh" and ("not-run=" in info or info == "set"):
+            last = None
+        elif language == "sh":
             expected = int((re.search(r"exit=(\d+)", info) or [0, 0])[1])
             print(f"$ {text.strip()}", flush=True)
             last = reader.type(text)
             print(last.output, flush=True)
             if last.code != expected:
                 faults.append(f"{text.strip()!r} ended with {last.code} and not {expected}:\n{last.output}")
-        elif language == "text":
+        elif language == "text" and last:
             missing = sorted(set(words(text)) ^ set(words(last.output)))
             if missing:
                 faults.append(f"not the same on the page and in the output: {missing}")
