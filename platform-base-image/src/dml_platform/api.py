@@ -35,6 +35,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "dml_platform.dbt.packages": ("install_packages",),
     "dml_platform.dbt.runner": ("build", "ensure_manifest"),
 }
+# What a constant is for: it has no docstring that a program could read.
+_CONSTANTS = {
+    "RETRY_POLICY": "For `retry_policy=` of an asset: two more attempts, after growing waits, where `failures()` lets it be tried again.",
+}
 # Modules that a project's files name without importing them.
 NAMED: dict[str, str] = {
     "dml_platform.cli": "`python -m dml_platform.cli`, the `dml` command",
@@ -57,7 +61,9 @@ def _shape(thing: Any) -> Shape:
     if inspect.isclass(thing):
         ours = [base for base in thing.__mro__ if base.__module__.startswith("dml_platform")]
         names = {n for base in ours for n in (*vars(base), *inspect.get_annotations(base)) if not n.startswith("_")}
-        members = {name: _shape(inspect.getattr_static(thing, name, None)) for name in sorted(names - {"model_config"})}
+        # What a class says to the framework that it is built on, such as pydantic's hooks, is not for callers.
+        names -= {n for base in thing.__mro__ if base not in ours for n in vars(base)}
+        members = {name: _shape(inspect.getattr_static(thing, name, None)) for name in sorted(names)}
         bases = [f"{base.__module__}.{base.__qualname__}" for base in ours[1:]]
         return {"kind": "class", "bases": bases, "call": _parameters(thing), "members": members}
     if isinstance(thing, (classmethod, staticmethod)):
@@ -121,7 +127,7 @@ def to_markdown() -> str:
         lines += [f"## `{module}`", "", "| name | |", "|---|---|"]
         for name in names:
             thing = getattr(importlib.import_module(module), name)
-            lines.append(f"| `{name}{_call(thing)}` | {_first_line(thing)} |")
+            lines.append(f"| `{name}{_call(thing)}` | {_CONSTANTS.get(name) or _first_line(thing)} |")
             if inspect.isclass(thing) and not issubclass(thing, Exception):
                 members = [m for m, shape in _shape(thing)["members"].items() if shape["kind"] == "function"]
                 lines += [f"| `.{m}{_call(getattr(thing, m))}` | {_first_line(getattr(thing, m))} |" for m in members]
