@@ -1,4 +1,4 @@
-"""The papers tell what is there: commands, options, sessions, settings. The session `tutorial` types the tutorial."""
+"""The papers tell what is there: commands, options, sessions, settings. tests/test_guides.py types them."""
 
 import re
 import shlex
@@ -21,14 +21,6 @@ PAPERS = [
     *(ROOT / name for name in site_pages.papers_of_the_tree()[2:] if not name.endswith("CHANGELOG.md")),
 ]
 FENCE = re.compile(r"^```(\w*)[ \t]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# Why a block of docs/ is not typed by a test.
-NOT_RUN = {
-    "clone": "the clone is made from this tree instead",
-    "push": "pushes to the company's git server",
-    "slow": "installs and tests a repository for minutes: the session `alone` itself",
-    "team": "needs a registry and a server: the server's tests take such projects through the same commands",
-    "two-clones": "is for repositories that were split, side by side; tests/test_split.py splits them",
-}
 COMMANDS = dict(reference.commands())
 # These give their words to another program.
 PASSED_ON = ("dml dvc", "dml test")
@@ -125,8 +117,6 @@ def test_every_diagram_is_drawn_and_no_picture_is_left_over() -> None:
 def test_a_block_says_what_it_is(paper: Path) -> None:
     for language, how, text in FENCE.findall(paper.read_text(encoding="utf-8")):
         assert language, text
-        if "not-run=" in how:
-            assert how.partition("not-run=")[2] in NOT_RUN, how
         if language == "sh":
             checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
             assert checked.returncode == 0, checked.stderr

@@ -25,6 +25,7 @@ NOT_RUN = {
     "online": "asks the images' public registries; tests/test_commands.py runs it with a registry's answers",
     "outside": "needs a service of the company; tests/test_portainer.py runs it with a stand-in of Portainer",
     "review": "is a pull request in the company's own repository",
+    "runner": "needs an organisation on GitHub; ci-templates runs the job that deploys by act, with stand-ins",
     "s3": "needs an S3 service outside; tests/services/test_backup.py does it with a second object store",
 }
 _FENCE = re.compile(r"^```(\w*)(?:[ \t]+([^\n]*))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

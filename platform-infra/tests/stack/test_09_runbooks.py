@@ -19,7 +19,7 @@ from stack.server import ENDED, Server
 
 # A story: a later one uses what an earlier one made.
 ORDER = ("install", "add-a-project", "roll-back", "incidents", "rotate-a-secret", "security", "sizing",
-         "back-up-and-restore", "upgrade")  # fmt: skip
+         "back-up-and-restore", "upgrade", "runner")  # fmt: skip
 LAST = "Take it off"
 PROGRAM = ("pyproject.toml", "README.md", "LICENSE", "src", "requirements")
 STORY = [b for name in ORDER for b in blocks(RUNBOOKS / f"{name}.md") if not b.how]
