@@ -155,7 +155,7 @@ def find_python_image() -> str:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site into dist/site, every link checked; its program has an environment of its own."""
+    """Build the site into dist/site, every link checked, and open it as a file; its program has an environment of its own."""
     python = str(ROOT / ".nox" / "docs" / "bin" / "python")
     if not Path(python).exists():
         session.run("uv", "venv", "--quiet", f"--python={sys.executable}", str(ROOT / ".nox" / "docs"))
@@ -163,6 +163,8 @@ def docs(session: nox.Session) -> None:
     session.run("uv", "pip", "sync", "--quiet", f"--python={python}", "--require-hashes", locked)
     site = ["build", "--strict", "--quiet", "--config-file", str(ROOT / "mkdocs.yml")]
     session.run(python, "-m", "mkdocs", *site, env={"NO_MKDOCS_2_WARNING": "1"}, external=True)
+    check = str(ROOT / "tests" / "test_site.py")
+    session.run("python", "-m", "pytest", check, env={"TEST_SITE": str(ROOT / "dist" / "site")})
 
 
 @nox.session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import shutil
 import subprocess
 import sys
@@ -110,3 +111,12 @@ def test_an_update_of_project_sales_brings_what_the_template_changed_and_no_samp
 
 def test_the_server_takes_every_name_that_the_template_takes() -> None:
     assert set(CONFIG["reserved_names"]["default"].split()) == RESERVED
+
+
+@pytest.mark.parametrize("readme", [SALES / "README.md", TEMPLATE / "template" / "README.md.jinja"], ids=["sales", "template"])
+def test_the_readme_names_every_setting_that_the_workflows_read(readme: Path) -> None:
+    workflows = (SALES / ".github" / "workflows").glob("*.yml")
+    read_there = {name for path in workflows for name in re.findall(r"\b(?:vars|secrets)\.(\w+)", path.read_text())}
+    assert "DML_PROJECT" in read_there
+    text = readme.read_text(encoding="utf-8").partition("## On GitHub")[2].partition("\n## ")[0]
+    assert {name for name in read_there if f"`{name}`" not in text} == set()

@@ -85,8 +85,9 @@ class Reader:
         path.write_text(text, encoding="utf-8")
 
     def tidy(self, output: str) -> str:
-        """Without this machine's paths, colours, the list of packages and trailing blanks."""
+        """Without this machine's paths and times, colours, the list of packages and trailing blanks."""
         output = re.sub(r"\x1b\[[0-9;]*m", "", output.replace(str(self.clone), "~/dml"))
+        output = re.sub(r"\b\d+(?:\.\d+)? s\b", "… s", output)
         output = INSTALLER.sub("", output)
         return "".join(f"{line.rstrip()}\n" for line in output.strip("\n").splitlines())
 
