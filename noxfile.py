@@ -155,7 +155,7 @@ def find_python_image() -> str:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site into dist/site, every link checked, and open it as a file; its program has an environment of its own."""
+    """Build the site into dist/site, every link checked, and open it as a file; an environment of its own."""
     python = str(ROOT / ".nox" / "docs" / "bin" / "python")
     if not Path(python).exists():
         session.run("uv", "venv", "--quiet", f"--python={sys.executable}", str(ROOT / ".nox" / "docs"))

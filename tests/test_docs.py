@@ -115,7 +115,7 @@ def test_every_diagram_is_drawn_and_no_picture_is_left_over() -> None:
 
 @pytest.mark.parametrize("paper", OF_THE_TREE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_block_says_what_it_is(paper: Path) -> None:
-    for language, how, text in FENCE.findall(paper.read_text(encoding="utf-8")):
+    for language, _, text in FENCE.findall(paper.read_text(encoding="utf-8")):
         assert language, text
         if language == "sh":
             checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
