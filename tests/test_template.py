@@ -113,9 +113,7 @@ def test_the_server_takes_every_name_that_the_template_takes() -> None:
     assert set(CONFIG["reserved_names"]["default"].split()) == RESERVED
 
 
-@pytest.mark.parametrize(
-    "readme", [SALES / "README.md", TEMPLATE / "template" / "README.md.jinja"], ids=["sales", "template"]
-)
+@pytest.mark.parametrize("readme", [SALES / "README.md", TEMPLATE / "template/README.md.jinja"], ids=["sales", "new"])
 def test_the_readme_names_every_setting_that_the_workflows_read(readme: Path) -> None:
     workflows = (SALES / ".github" / "workflows").glob("*.yml")
     read_there = {name for path in workflows for name in re.findall(r"\b(?:vars|secrets)\.(\w+)", path.read_text())}

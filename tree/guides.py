@@ -36,7 +36,7 @@ NOT_RUN = {
     "checks": "is the set-up and the checks of that repository, which its own workflow runs",
     "clone": "the clone is made from this tree instead",
     "docker": "needs a Docker engine: tests/test_images.py and the sessions `image` and `stack` build and run images",
-    "elementary": "needs Elementary's dbt package, from the hub or a mirror; tests/elementary of platform-base-image has one",
+    "elementary": "needs Elementary's dbt package, from the hub or a mirror; platform-base-image tests it",
     "hooks": "writes into the repository's hooks; tests/test_hooks.py runs them",
     "interactive": "goes on until somebody stops it: tests/test_up.py starts it, uses it in a browser and stops it",
     "launcher": "installs for minutes; tests/test_launcher.py runs the launcher",
@@ -114,7 +114,7 @@ class Receiver:
                 self.end_headers()
                 self.wfile.write(b"ok")
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            def log_message(self, format: str, *args: object) -> None:
                 """Nothing: the output is compared."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)

@@ -37,7 +37,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
 }
 # What a constant is for: it has no docstring that a program could read.
 _CONSTANTS = {
-    "RETRY_POLICY": "For `retry_policy=` of an asset: two more attempts, after growing waits, where `failures()` lets it be tried again.",
+    "RETRY_POLICY": "For `retry_policy=` of an asset: two more attempts, where `failures()` allows it.",
 }
 # Modules that a project's files name without importing them.
 NAMED: dict[str, str] = {
