@@ -46,7 +46,7 @@ def borders(session: nox.Session) -> None:
     session.run("ruff", "check", *GLUE)
     session.run("ruff", "format", "--check", *GLUE)
     session.run("yamllint", "--strict", ".github", ".pre-commit-config.yaml", "mkdocs.yml")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "not long", *session.posargs)
 
 
 @nox.session
@@ -177,6 +177,12 @@ def reference(session: nox.Session) -> None:
 def tutorial(session: nox.Session) -> None:
     """Type docs/tutorial.md into a fresh clone and compare what comes out; `-- --write` writes it down (minutes)."""
     session.run("python", str(ROOT / "tree" / "tutorial.py"), *session.posargs)
+
+
+@nox.session
+def guides(session: nox.Session) -> None:
+    """Type every page of the papers that needs no server, in a copy of the tree (minutes); `borders` types a few."""
+    session.run("python", "-m", "pytest", str(ROOT / "tests" / "test_guides.py"), *session.posargs)
 
 
 @nox.session

@@ -17,6 +17,15 @@ PAPERS = [
     *(name for name in site_pages.papers_of_the_tree() if not name.startswith("platform-infra/")),
 ]
 PAGES = guides.pages()
+# Typed with each change; the others take minutes together, and the session `guides` types all of them.
+QUICK = {
+    "docs/polyrepo.md",
+    "docs/how-to/add-a-mart.md",
+    "docs/how-to/keep-a-file-in-dvc.md",
+    "docs/how-to/move-to-another-base.md",
+    "docs/how-to/set-alerts.md",
+    "docs/how-to/trace-a-number.md",
+}
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -33,7 +42,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[guides.Guest]:
         yield guides.Guest(tmp_path_factory.mktemp("guest"), receiver)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[] if p in QUICK else pytest.mark.long) for p in PAGES])
 def test_a_page_does_what_it_says(guest: guides.Guest, page: str) -> None:
     guest.open(page)
     _, faults = tutorial.follow((ROOT / page).read_text(encoding="utf-8"), guest)

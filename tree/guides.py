@@ -23,7 +23,7 @@ from pathlib import Path
 import tutorial
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = "project-marketing"
+PROJECT, STATE = "project-marketing", ".dml"
 # Page or pages, and the folder of the tree in which they are typed.
 PAGES = {
     "README.md": ".",
@@ -80,6 +80,8 @@ class Guest(tutorial.Reader):
         if made.code:
             raise RuntimeError(f"{new!r} ended with {made.code}:\n{made.output}")
         self.first = self._git(self.project, "rev-parse", "HEAD")
+        self.lake = place / "lake-as-made"
+        shutil.copytree(self.project / STATE, self.lake)
 
     def type(self, commands: str) -> tutorial.Outcome:
         """Run a block; remember which run or check it was."""
@@ -89,10 +91,12 @@ class Guest(tutorial.Reader):
         return outcome
 
     def open(self, page: str) -> None:
-        """Begin a page: in its folder, with the project as it was made. What was published stays."""
+        """Begin a page: in its folder, with the project and its lake as they were made, so that pages need no order."""
         for command in (["switch", "--quiet", "--force", "main"], ["reset", "--quiet", "--hard", self.first]):
             self._git(self.project, *command)
         self._git(self.project, "clean", "--quiet", "--force", "-d")
+        shutil.rmtree(self.project / STATE)
+        shutil.copytree(self.lake, self.project / STATE)
         self.here = self.clone / folder_of(page)
 
     def _git(self, folder: Path, *arguments: str) -> str:
