@@ -52,11 +52,9 @@ NOT_RUN = {
     "tree": "is what CI runs",
     "two-clones": "is for repositories that were split, side by side; tests/test_split.py splits them",
 }
-# The newest run or check that an output names: where a check says how to look, where a run ends, in a table's history.
-_RUN = re.compile(
-    r"--run (ci[0-9a-f]{6,})|· run ([0-9a-f]{8})$|^\d{12,}  .*  ([0-9a-f]{8})  [0-9a-f]{12}(?:-dirty)?$",
-    re.MULTILINE,
-)
+# The run or check that an output names: where a check says how to look and where a run ends; in a table's history.
+_ENDED = re.compile(r"(?:--run |· run )((?:ci)?[0-9a-f]{8,})\b")
+_PUBLISHED = re.compile(r"^\d{12,}  .*  ([0-9a-f]{8})  [0-9a-f]{12}(?:-dirty)?$", re.MULTILINE)
 
 
 class Guest(tutorial.Reader):
@@ -86,8 +84,10 @@ class Guest(tutorial.Reader):
     def type(self, commands: str) -> tutorial.Outcome:
         """Run a block; remember which run or check it was."""
         outcome = super().type(commands)
-        for found in _RUN.finditer(outcome.output):
-            self.env["RUN"] = next(group for group in found.groups() if group)
+        # A history has the newest at the top.
+        named = _ENDED.findall(outcome.output) or _PUBLISHED.findall(outcome.output)[:1]
+        if named:
+            self.env["RUN"] = named[-1]
         return outcome
 
     def open(self, page: str) -> None:
