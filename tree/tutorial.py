@@ -31,7 +31,8 @@ PAGE = ROOT / "docs" / "tutorial.md"
 FENCE = re.compile(r"^```(\w+)(?: ([^\n]*))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What uv says while it installs: it depends on what it had before.
 INSTALLER = re.compile(
-    r"^(?: [+~-] \S+==\S+|Using|Resolved|Prepared|Installed|Uninstalled|Bytecode|Download|dml: fetching)[^\n]*\n",
+    r"^(?: [+~-] \S+==\S+|Using|Resolved|Prepared|Installed|Uninstalled|Bytecode|Download|dml: fetching|installing )"
+    r"[^\n]*\n",
     re.MULTILINE,
 )
 IDENTITY = {"NAME": "Ada", "EMAIL": "ada@example.com"}
