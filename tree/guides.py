@@ -63,7 +63,7 @@ class Guest(tutorial.Reader):
     def __init__(self, place: Path, receiver: str) -> None:
         """Copy the tree into an empty folder and make the project; ``receiver`` takes what alerts send."""
         self.clone = self.here = place / "dml"
-        self.project = self.clone / PROJECT
+        self.project, self.aside = self.clone / PROJECT, place / PROJECT
         self.env = tutorial.environment()
         programs = str(Path(sys.executable).parent)
         self.env |= {"PATH": f"{programs}{os.pathsep}{self.env['PATH']}", "MARKETING_CHAT_URL": receiver}
@@ -92,12 +92,17 @@ class Guest(tutorial.Reader):
 
     def open(self, page: str) -> None:
         """Begin a page: in its folder, with the project and its lake as they were made, so that pages need no order."""
+        if self.aside.exists():
+            self.aside.rename(self.project)
         for command in (["switch", "--quiet", "--force", "main"], ["reset", "--quiet", "--hard", self.first]):
             self._git(self.project, *command)
         self._git(self.project, "clean", "--quiet", "--force", "-d")
         shutil.rmtree(self.project / STATE)
         shutil.copytree(self.lake, self.project / STATE)
         self.here = self.clone / folder_of(page)
+        if self.here == self.clone:
+            # Who types these has made no project yet, and commands that take the only one find sales.
+            self.project.rename(self.aside)
 
     def _git(self, folder: Path, *arguments: str) -> str:
         command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", *arguments]
