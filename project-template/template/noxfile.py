@@ -80,14 +80,19 @@ def check(session: nox.Session, *command: str, mend: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, SQL and YAML; `-- COMMIT` checks of the SQL only what changed since: sqlfluff is slow."""
+    """Check style, types, SQL and YAML; `-- COMMIT` checks of SQL and YAML only what changed since: both are slow."""
     install(session)
     check(session, "ruff", "check", ".", mend="'ruff check --fix .' mends most of it, the rest is by hand")
     check(session, "ruff", "format", "--check", ".", mend="'ruff format .' mends it")
     check(session, "mypy", mend="Correct the lines above, then see it pass: mypy")
-    check(session, "yamllint", "--strict", ".", mend="Correct the lines above, then see it pass: yamllint --strict .")
-    queries = changed_files(session, ":(glob)dbt/models/**/*.sql", ":(glob)dbt/tests/**/*.sql")
-    if queries is None:
+    settings = changed_files(session, "*.yml", "*.yaml")
+    if settings is None or ".yamllint.yaml" in settings:
+        settings = ["."]
+    if settings:
+        command = ["yamllint", "--strict", *settings]
+        check(session, *command, mend=f"Correct the lines above, then see it pass: {' '.join(command)}")
+    queries = changed_files(session, ":(glob)dbt/models/**/*.sql", ":(glob)dbt/tests/**/*.sql", "dbt/.sqlfluff")
+    if queries is None or "dbt/.sqlfluff" in queries:
         queries = [folder for folder in ("dbt/models", "dbt/tests") if Path(folder).exists()]
     if queries:
         mend = f"'sqlfluff fix {' '.join(queries)}' mends most of it, the rest is by hand"
@@ -156,9 +161,10 @@ def files(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the quick tests."""
+    """Let dbt read the project, then run the quick tests."""
     install(session)
-    session.run("python", "-m", "pytest", "-m", "not integration", *session.posargs)
+    command = ["python", "-m", "pytest", "-p", "dml_platform.dbt.pytest_parse", "-m", "not integration"]
+    session.run(*command, *session.posargs)
 
 
 @nox.session

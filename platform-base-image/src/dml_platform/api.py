@@ -43,6 +43,7 @@ _CONSTANTS = {
 NAMED: dict[str, str] = {
     "dml_platform.cli": "`python -m dml_platform.cli`, the `dml` command",
     "dml_platform.dbt.plugin": "in `dbt/profiles.yml`",
+    "dml_platform.dbt.pytest_parse": "`pytest -p dml_platform.dbt.pytest_parse`, in `noxfile.py`",
     "dml_platform.healthcheck": "`python -m dml_platform.healthcheck`, in a Dockerfile",
 }
 Shape = dict[str, Any]

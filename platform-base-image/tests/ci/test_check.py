@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from dml_platform.ci import CheckedChange, check_change, columns
+from dml_platform.ci.check import TRACED
 from dml_platform.ci.columns import compile_both
 from dml_platform.ci.markdown import comment
 from dml_platform.cli.app import app, console, errors
@@ -22,11 +24,13 @@ from dml_platform.cli.ci import _show, check
 from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentError, PlatformError
 from dml_platform.core.project import Project
 from dml_platform.dbt import baseline as module
+from dml_platform.dbt import plugin
 from dml_platform.dbt.baseline import find_modified, open_baseline
 from dml_platform.dbt.compiled import compile_models
 from dml_platform.dbt.messages import without_values
 from dml_platform.dbt.runner import build, target_dir
-from dml_platform.lake import Lake
+from dml_platform.lake import Lake, PinnedTable, create_view
+from dml_platform.lineage.memory import Memory
 
 FCT = "shop.marts.fct_orders"
 
@@ -415,3 +419,49 @@ def test_only_the_last_checks_that_failed_leave_their_files(
 def test_a_commit_that_git_does_not_know_is_named(project: Project, published: Lake) -> None:
     with pytest.raises(ConfigError, match="cannot compare with 'nowhere'"):
         check_change(project, published, "nowhere")
+
+
+def test_compiling_what_asks_nothing_of_the_data_makes_no_view(
+    project: Project, published: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def spy(connection: object, pinned: PinnedTable) -> None:
+        made.append(pinned.ref.dotted)
+        create_view(connection, pinned)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(plugin, "create_view", spy)
+    assert "order_id" in compile_models(project, published, select=["model.shop.fct_orders"])["model.shop.fct_orders"]
+    assert made == []
+    # This one asks whether its table is there: it has to see what is published.
+    assert "'True'" in compile_models(project, published, select=["model.shop.fct_latest"])["model.shop.fct_latest"]
+    assert FCT in made
+
+
+def test_a_look_at_the_base_itself_leaves_for_changes_what_is_the_same_for_all_of_them(
+    project: Project, published: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert checked(project, published).error is None
+    planned: list[str] = []
+    plan = PinnedTable._plan
+
+    def spy(pinned: PinnedTable, *arguments: Any) -> Any:
+        planned.append(pinned.ref.dotted)
+        return plan(pinned, *arguments)
+
+    monkeypatch.setattr(PinnedTable, "_plan", spy)
+    edit(project, "marts/fct_orders.sql", "orders.amount_cents, ", "")
+    found = checked(project, published)
+    assert [change.column for change in found.columns] == ["amount_cents"]
+    # What the comparison reads of a table's own rows it may look up; the views of all tables it must not.
+    assert planned == [FCT], "manifests were read again although the base had left what they say"
+    memory = Memory.load(target_dir(project) / TRACED)
+    assert memory._known, "nothing of the trace was left"
+
+
+def test_what_was_published_since_is_what_a_change_is_compared_with(project: Project, published: Lake) -> None:
+    assert checked(project, published).error is None  # remembers the files of what is published now
+    edit(project, "marts/fct_orders.sql", "orders.amount_cents", "orders.amount_cents + 1 as amount_cents")
+    assert build(project, published, run_id="r2").error is None
+    (diff,) = checked(project, published).trial.diffs  # type: ignore[union-attr]
+    assert (diff.table, diff.changed) == (FCT, 0)

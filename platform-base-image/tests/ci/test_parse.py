@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -96,3 +98,30 @@ def test_a_fault_is_found_although_most_was_read_before(
     assert "cannot parse the dbt project" in caught.value.what
     assert len(parses) == 3
     assert (target_dir(there) / "manifest.json").read_bytes() == kept
+
+
+def run_tests(project: Project) -> subprocess.CompletedProcess[str]:
+    """The project's own tests, as its noxfile runs them."""
+    (project.root / "test_own.py").write_text("def test_own() -> None:\n    pass\n")
+    command = [sys.executable, "-m", "pytest", "-p", "dml_platform.dbt.pytest_parse", "-p", "no:cacheprovider"]
+    return subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=False)
+
+
+def test_a_projects_tests_let_dbt_read_it_first(project: Project) -> None:
+    manifest = target_dir(project) / "manifest.json"
+    assert not manifest.exists()
+    done = run_tests(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "dbt can read the project: 4 models, 3 tests" in done.stdout
+    assert "1 passed" in done.stdout
+    assert manifest.exists()
+
+
+def test_a_projects_tests_do_not_start_where_dbt_cannot_read_it(project: Project) -> None:
+    path = project.dbt_dir / "models/marts/fct_orders.sql"
+    path.write_text(path.read_text().replace("'countries'", "'nowhere'"))
+    done = run_tests(project)
+    assert done.returncode == 2
+    assert "cannot parse the dbt project" in done.stderr
+    assert "depends on a node named 'nowhere'" in done.stderr
+    assert "passed" not in done.stdout

@@ -22,6 +22,7 @@ from dml_platform.dbt.packages import absence
 from dml_platform.dbt.postmortem import TRIAL
 from dml_platform.dbt.results import NodeResult
 from dml_platform.dbt.runner import target_dir
+from dml_platform.dbt.session import readable_tables
 from dml_platform.dbt.trial import Trial, try_build
 from dml_platform.lake import Lake
 from dml_platform.lineage.changes import Change
@@ -100,7 +101,7 @@ def check_change(
         ConfigError: git does not know the commit, or dbt cannot read the project.
     """
     clock = _Clock()
-    with open_baseline(project, base) as baseline:
+    with lake.remember_files(), open_baseline(project, base) as baseline:
         known = baseline.commit if baseline else ""
         checked = CheckedChange(project.name, base, known, git_commit(project.root), seconds=clock.seconds)
         progress("comparing the models with those of the base")
@@ -124,6 +125,8 @@ def check_change(
         if baseline is not None and has_models(checked.modified):
             progress("tracing what depends on the change")
             _add_impact(checked, project, lake, baseline)
+        elif baseline is not None and not checked.modified.own:
+            _look_ahead(checked, project, lake, baseline)
         clock.lap("impact")
     return checked
 
@@ -166,6 +169,20 @@ def _add_impact(checked: CheckedChange, project: Project, lake: Lake, baseline: 
     made = {f"{n['database']}.{n['schema']}.{n.get('alias') or n['name']}" for n in nodes}
     below = {each.table for found in checked.impacts for each in found.tables}
     checked.not_built = tuple(sorted(t for t in below - made if t.startswith(f"{project.name}.")))
+
+
+def _look_ahead(checked: CheckedChange, project: Project, lake: Lake, baseline: Baseline) -> None:
+    """Where nothing differs, as on the main branch, leave for the changes to come what is the same for all of them."""
+    traced = target_dir(project) / TRACED
+    memory = Memory.load(traced)
+    try:
+        compare_columns(lake, baseline, compile_both(project, lake, baseline, checked.modified), memory)
+        for pinned in lake.pin_all(readable_tables(lake, project.name)):
+            pinned.files()
+    except PlatformError as error:
+        checked.notes.append(f"The next change starts from less: {error.why}.")
+        return
+    memory.save(traced)
 
 
 def impacts_of(changes: Iterable[Change], graph: Graph) -> list[Impact]:

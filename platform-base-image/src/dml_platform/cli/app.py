@@ -352,14 +352,10 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folde
 @ci_app.command("parse")
 def ci_parse(project: ProjectOption = None) -> None:
     """Let dbt read the project, if a file of it changed since it last did; what it read serves all commands."""
-    import json
-
     from dml_platform.core.project import get_project
-    from dml_platform.dbt.runner import ensure_manifest
+    from dml_platform.dbt.runner import count_nodes, ensure_manifest
 
-    found = json.loads(ensure_manifest(get_project(project)).read_text(encoding="utf-8"))
-    kinds = [node["resource_type"] for node in found["nodes"].values()]
-    console.print(f"dbt can read the project: {kinds.count('model')} models, {kinds.count('test')} tests", markup=False)
+    console.print(count_nodes(ensure_manifest(get_project(project))), markup=False)
 
 
 @ci_app.command("changed")

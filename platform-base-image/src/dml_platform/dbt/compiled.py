@@ -96,6 +96,8 @@ def compile_models(project: Project, lake: Lake, *, select: Iterable[str] = ()) 
             nodes = json.loads(parsed.with_name("manifest.json").read_text(encoding="utf-8"))["nodes"]
             arguments += ["--indirect-selection", "empty"]
             arguments += ["--select", *sorted(".".join(nodes[key]["fqn"]) for key in chosen & nodes.keys())]
+            # A query that asks for nothing opens no database, where every table of the lake would become a view first.
+            arguments.append("--no-populate-cache")
         manifest = runner._load_parsed(parsed)
         if manifest is None:
             arguments += ["--partial-parse-file-path", str(parsed)]

@@ -32,7 +32,7 @@ from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, git_commit, utc_now, write_record
 from dml_platform.dbt.compiled import keep_compiled
 from dml_platform.dbt.history import has_history, save_history
-from dml_platform.dbt.packages import ELEMENTARY, are_installed, installed_versions, set_flag
+from dml_platform.dbt.packages import ELEMENTARY, FOLDER, are_installed, installed_versions, set_flag
 from dml_platform.dbt.postmortem import forget_old_files, keep_database, keep_queries
 from dml_platform.dbt.results import BuildResult, NodeResult, from_event, node_results, test_outcomes
 from dml_platform.dbt.session import Session, activate
@@ -98,6 +98,13 @@ def ensure_manifest(project: Project) -> Path:
 def parsed_digest(project: Project) -> str:
     """What stands for the files that the manifest was parsed from; call ``ensure_manifest`` before it."""
     return (target_dir(project) / MANIFEST_STAMP).read_text(encoding="utf-8").split()[0]
+
+
+def count_nodes(manifest: Path) -> str:
+    """A sentence on what dbt has read."""
+    nodes = json.loads(manifest.read_text(encoding="utf-8"))["nodes"].values()
+    kinds = [node["resource_type"] for node in nodes]
+    return f"dbt can read the project: {kinds.count('model')} models, {kinds.count('test')} tests"
 
 
 def keep_parsed(project: Project, folder: Path) -> None:
@@ -385,17 +392,29 @@ def _with_foundations(project: Project, select: Sequence[str]) -> list[str]:
 
 def source_files(folder: Path) -> Iterator[Path]:
     """The files of a dbt project, without what dbt makes of them and the packages that are installed."""
-    for path in sorted(folder.rglob("*")):
-        if path.relative_to(folder).parts[0] not in ("target", "logs", "dbt_packages") and path.is_file():
-            yield path
+    for name in sorted(_files_of(folder)):
+        if (folder / name).is_file():  # an editor's lock is a link to nothing
+            yield folder / name
 
 
 def _digest(folder: Path) -> str:
     packages = installed_versions(folder)
     digest = hashlib.sha256(f"{__version__} {version('dbt-core')} {version('dbt-duckdb')} {packages}".encode())
     for path in source_files(folder):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder)}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
+
+
+def _files_of(folder: Path) -> Iterator[str]:
+    """Names of the files below a folder of dbt's, but of those that dbt or we make in it."""
+    for place, folders, files in os.walk(folder, followlinks=False):
+        inside = os.path.relpath(place, folder)
+        if inside == ".":
+            folders[:] = [name for name in folders if name not in ("target", "logs", FOLDER)]
+            yield from files
+        else:
+            yield from (f"{inside}/{name}" for name in files)
 
 
 def _record(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -25,6 +26,7 @@ from dml_platform.core.settings import Settings, load_settings
 from dml_platform.lake import catalog as catalogs
 from dml_platform.lake import engine
 from dml_platform.lake.connection import open_catalog
+from dml_platform.lake.filelists import remembered
 from dml_platform.lake.read import PinnedTable, create_view, pin
 from dml_platform.lake.state import summary_of
 from dml_platform.lake.write import Step
@@ -119,6 +121,10 @@ class Lake:
         tables = catalogs.load_tables(self.catalog, refs)
         pinned = (pin(ref, table) for ref, table in tables.items() if table is not None)
         return [p for p in pinned if p.snapshot_id is not None]
+
+    def remember_files(self) -> AbstractContextManager[None]:
+        """While it is open, manifests of snapshots that were looked up before are not read again."""
+        return remembered(self.settings.home / "lake-files.json")
 
     def create_views(
         self, connection: duckdb.DuckDBPyConnection, refs: Iterable[TableRef] | None = None

@@ -22,6 +22,7 @@ from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructT
 
 from dml_platform.core.naming import TableRef
 from dml_platform.lake.engine import quote, quote_name
+from dml_platform.lake.filelists import find_files
 from dml_platform.lake.schema import duckdb_type
 
 _PLAIN_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
@@ -58,6 +59,12 @@ class PinnedTable:
         """The data files that can hold matching rows, and whether only pyiceberg reads all of them rightly."""
         if self.snapshot_id is None:
             return [], False
+        snapshot = self.table.snapshot_by_id(self.snapshot_id)
+        if where is None and snapshot is not None:
+            return find_files(snapshot.manifest_list, self._plan)
+        return self._plan(where)
+
+    def _plan(self, where: BooleanExpression | None = None) -> tuple[list[str], bool]:
         # The filter's columns are those of the snapshot, which on a branch may be ahead of the table's.
         metadata = self.table.metadata.model_copy(update={"current_schema_id": self.schema.schema_id})
         scan = DataScan(

@@ -1,0 +1,30 @@
+"""A plug-in of pytest: dbt reads the project before the first test, in the same process.
+
+``pytest -p dml_platform.dbt.pytest_parse`` stops where dbt cannot read the project, in dbt's words. As ``dml ci parse``
+it reads only what changed, and what it read serves the tests: definitions that they load read nothing again.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from dml_platform.core.errors import PlatformError
+from dml_platform.core.project import read_project
+from dml_platform.dbt.runner import count_nodes, ensure_manifest
+
+_FOUND = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the project around pytest's settings."""
+    try:
+        project = read_project(config.rootpath)
+        if project is not None and project.dbt_dir.is_dir():
+            config.stash[_FOUND] = count_nodes(ensure_manifest(project))
+    except PlatformError as error:
+        pytest.exit(str(error), returncode=error.exit_code)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say what was read."""
+    return config.stash.get(_FOUND, None)

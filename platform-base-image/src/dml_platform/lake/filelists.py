@@ -1,0 +1,88 @@
+"""The data files of snapshots that were looked up before, so that hundreds of manifests are not read for one model.
+
+A snapshot's manifest list has a name of its own, and neither it nor what it names ever changes: so what it led to once
+is what it leads to. What the file here holds counts only as it was written. Access is still decided by the store: the
+table's metadata and the data files are read as ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+logger = logging.getLogger(__name__)
+
+# The paths, and whether a file of them carries row deletes.
+Files: TypeAlias = "tuple[list[str], bool]"
+_FORM = b"files of snapshots, 1\n"
+
+_active: FileLists | None = None
+
+
+class FileLists:
+    """What manifest lists led to; ``save`` keeps what was used since ``load``."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Files] = {}
+        self._used: dict[str, Files] = {}
+
+    @classmethod
+    def load(cls, path: Path) -> FileLists:
+        """What a file holds; nothing where it is not as it was written."""
+        lists = cls()
+        try:
+            mark, _, content = path.read_bytes().partition(b"\n")
+        except OSError:
+            return lists
+        if mark == _mark_of(content):
+            lists._known = {name: (paths, has_deletes) for name, (paths, has_deletes) in json.loads(content).items()}
+        return lists
+
+    def save(self, path: Path) -> None:
+        """Keep what was used. Where nothing can be written, the next process looks it up again."""
+        if self._used == self._known:
+            return
+        content = json.dumps(self._used, separators=(",", ":")).encode()
+        beside = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(_mark_of(content) + b"\n" + content)
+            beside.replace(path)
+        except OSError as error:
+            logger.warning("which files the snapshots have could not be kept in %s: %s", path, error)
+
+    def find(self, manifest_list: str, look_up: Callable[[], Files]) -> Files:
+        """What a manifest list leads to."""
+        found = self._used.get(manifest_list) or self._known.get(manifest_list) or look_up()
+        self._used[manifest_list] = found
+        return found
+
+
+@contextmanager
+def remembered(path: Path) -> Iterator[None]:
+    """Take from a file what snapshots of this process lead to, and keep there what was looked up."""
+    global _active
+    if _active is not None:
+        yield
+        return
+    _active = lists = FileLists.load(path)
+    try:
+        yield
+    finally:
+        _active = None
+        lists.save(path)
+
+
+def find_files(manifest_list: str, look_up: Callable[[], Files]) -> Files:
+    """What a manifest list leads to: remembered, where somebody remembers, else looked up."""
+    return _active.find(manifest_list, look_up) if _active is not None else look_up()
+
+
+def _mark_of(content: bytes) -> bytes:
+    return hashlib.sha256(_FORM + content).hexdigest().encode()
