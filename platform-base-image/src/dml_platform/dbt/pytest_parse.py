@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from dml_platform.core.errors import PlatformError
-from dml_platform.core.project import read_project
+from dml_platform.core.project import get_project
 from dml_platform.dbt.runner import count_nodes, ensure_manifest
 
 _FOUND = pytest.StashKey[str]()
@@ -18,8 +18,8 @@ _FOUND = pytest.StashKey[str]()
 def pytest_configure(config: pytest.Config) -> None:
     """Read the project around pytest's settings."""
     try:
-        project = read_project(config.rootpath)
-        if project is not None and project.dbt_dir.is_dir():
+        project = get_project(start=config.rootpath)
+        if project.dbt_dir.is_dir():
             config.stash[_FOUND] = count_nodes(ensure_manifest(project))
     except PlatformError as error:
         pytest.exit(str(error), returncode=error.exit_code)
