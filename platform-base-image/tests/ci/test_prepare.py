@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,9 +159,8 @@ def test_a_base_that_does_not_run_leaves_the_state_of_no_commit(
 ) -> None:
     edit(runnable, "select", "select no_such_column,")
     git("commit", "--quiet", "--all", "--message=broken")
-    done = subprocess.run(
-        ["dml", "ci", "prepare", "--base", "main"], cwd=runnable.root, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "dml_platform.cli", "ci", "prepare", "--base", "main"]
+    done = subprocess.run(command, cwd=runnable.root, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "cannot make the published state to compare with: 'dml run' of the project as it was ended with 1" in (
         done.stderr
