@@ -99,25 +99,26 @@ def stack(session: nox.Session) -> None:
     for variable, (folder, tag, argument, source) in images.items():
         fan_out(session, folder, "image", tag, f"--build-arg={argument}={source}")
         os.environ[variable] = tag
-    os.environ["TEST_RENDERED_IMAGES"] = build_rendered(session, "dml-platform-base:stack-test")
-    session.run("python", "-m", "pytest", str(ROOT / "tests" / "test_images.py"))
-    fan_out(session, "platform-infra", "stack", *session.posargs)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TEST_RENDERED_IMAGES"] = build_rendered(session, "dml-platform-base:stack-test", folder)
+        os.environ["TEST_RENDERED_PROJECTS"] = folder
+        session.run("python", "-m", "pytest", str(ROOT / "tests" / "test_images.py"))
+        fan_out(session, "platform-infra", "stack", *session.posargs)
 
 
-def build_rendered(session: nox.Session, base: str) -> str:
+def build_rendered(session: nox.Session, base: str, folder: str) -> str:
     """Make new teams' projects as they do, and their images: what the server's tests take, NAME=IMAGE NAME=IMAGE."""
     images = {}
     who = {f"GIT_{role}_{what}": "team@example.com" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, answers in RENDERED.items():
-            images[name] = f"project-{name}:stack-test"
-            people = [f"--owner=team:{name}", f"--alerts={name}@example.com"]
-            new = ["dml", "new", name, *people, *answers, "--defaults", "--no-run", f"--folder={folder}"]
-            session.run(*new, env={**who, "DML_TEMPLATE": str(ROOT / "project-template")})
-            # Its own session, as its workflow calls it.
-            noxfile = str(Path(folder) / f"project-{name}" / "noxfile.py")
-            image = ["-s", "image", "--no-venv", "--", images[name], f"--build-arg=BASE_IMAGE={base}"]
-            session.run("python", "-m", "nox", "-f", noxfile, *image)
+    for name, answers in RENDERED.items():
+        images[name] = f"project-{name}:stack-test"
+        people = [f"--owner=team:{name}", f"--alerts={name}@example.com"]
+        new = ["dml", "new", name, *people, *answers, "--defaults", "--no-run", f"--folder={folder}"]
+        session.run(*new, env={**who, "DML_TEMPLATE": str(ROOT / "project-template")})
+        # Its own session, as its workflow calls it.
+        noxfile = str(Path(folder) / f"project-{name}" / "noxfile.py")
+        image = ["-s", "image", "--no-venv", "--", images[name], f"--build-arg=BASE_IMAGE={base}"]
+        session.run("python", "-m", "nox", "-f", noxfile, *image)
     return " ".join(f"{name}={image}" for name, image in images.items())
 
 
