@@ -4,10 +4,11 @@
 
 PROJECT is the folder of a project; a project of generated models takes its noxfile and settings. The full build is
 `dml run --force`, timed after a first run, so that nothing is installed or parsed for the first time in it. The pull
-request is run by act on this machine: cold (the published state is remembered, nothing else), warm (another change of
-the same base, with what the first left in the workflow's caches), and warm once more with one job after the other. The
-first two are what one machine needs for all jobs at once. On GitHub each job has a machine of its own: there a person
-waits for the longest of those that ran alone, and for comment and result. Setting up Python is not in any of it.
+request is run by act on this machine: cold (the published state is remembered, nothing else), warm (with all that the
+jobs of the main branch leave in the workflow's caches; a pull request finds no other's), and warm once more with one
+job after the other. The first two are what one machine needs for all jobs at once. On GitHub each job has a machine of
+its own: there a person waits for the longest of those that ran alone, and for comment and result. Setting up Python is
+not in any of it.
 `cpu_s` is the work of a core, which says more than the clock where others use the machine too; `load` is the machine's
 load average when a step began, which the step before has a part in.
 Goals: 15 % of the full build, and two minutes.
@@ -182,11 +183,11 @@ models:
 """
 
 
-def _change_one(root: Path, models: int, *, by: int = 1) -> None:
+def _change_one(root: Path, models: int) -> None:
     """The model before the last of a chain in the middle: one other is downstream."""
     number = (models // 2 // DEPTH) * DEPTH + DEPTH - 2
     path = root / f"dbt/models/marts/fct_{min(number, models - 1):03}.sql"
-    path.write_text(path.read_text().replace("amount_cents + ", f"amount_cents + {by} + "))
+    path.write_text(path.read_text().replace("amount_cents + ", "amount_cents + 2 + "))
 
 
 class _Clock:
@@ -213,12 +214,13 @@ def _dml(root: Path, state: Path, *arguments: str) -> dict[str, float]:
     return clock.read()
 
 
-def _earlier(project: projects.Project, folder: Path, models: int) -> Path:
-    """A clone in which another change of the same base was checked: what the workflow then keeps in its cache."""
-    folder.mkdir()
-    root, _ = projects.pull_request(project, folder, lambda clone: _change_one(clone, models, by=1))
+def _main_branch(project: projects.Project, folder: Path) -> Path:
+    """A clone in which the main branch was checked, as its own jobs do: what they keep in the workflow's caches."""
+    root = folder / project.root.name
+    shutil.copytree(project.root, root, symlinks=True)
+    projects.git(root, "clean", "-fdxq")
     shutil.copytree(project.state, root / ".dml")
-    _dml(root, root / ".dml", "ci", "check", "--prepare", "--base=origin/main")
+    _dml(root, root / ".dml", "ci", "check", "--prepare", "--base=HEAD")
     return root
 
 
@@ -227,7 +229,7 @@ def _pull_request(
 ) -> dict[str, Any]:
     """Run project-ci; ``before`` is a clone with what its caches hold."""
     folder.mkdir()
-    repository, event = projects.pull_request(project, folder, lambda root: _change_one(root, models, by=2))
+    repository, event = projects.pull_request(project, folder, lambda root: _change_one(root, models))
     left = folder / "left"
     remembered = left / "caches" / f"dml-Linux-{project.base}"
     shutil.copytree(before / ".dml" if before else project.state, remembered / ".dml")
@@ -275,7 +277,7 @@ def main() -> None:
         figures: dict[str, Any] = {"models": options.models, "rows": options.rows, "cores": os.cpu_count()}
         figures["full_build"] = full
         runs = {"cold": _pull_request(project, folder / "cold", options.models)}
-        before = _earlier(project, folder / "earlier", options.models)
+        before = _main_branch(project, folder / "main")
         runs["warm"] = _pull_request(project, folder / "warm", options.models, before=before)
         alone = _pull_request(project, folder / "alone", options.models, before=before, one_by_one=True)
         runs["warm_one_by_one"] = alone
