@@ -95,7 +95,7 @@ class Reader:
 
 def words(text: str) -> list[str]:
     """What may not differ from run to run: the words of each line that has some, without numbers, ids and times."""
-    bare = re.sub(r"\b(?:ci)?[0-9a-f]{7,}\b|\d+", "", text)
+    bare = re.sub(r"\b(?:ci|rb)?[0-9a-f]{6,}\b|\d+", "", text)
     return sorted({" ".join(re.findall(r"[A-Za-z_]{3,}", line)) for line in bare.splitlines()} - {""})
 
 
