@@ -5,6 +5,8 @@ It goes by names, not by values: what may be another value counts as touched, fo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import sqlglot
 from sqlglot import exp
 
@@ -56,6 +58,8 @@ def _touched_in(old: exp.Expr, new: exp.Expr, above: set[str]) -> set[str] | Non
     if _text(_rest(old)) != _text(rest):
         return None
     found = {key for key in was.keys() & now.keys() if _text(was[key]) != _text(now[key])}
+    if _STAR in was.keys() & now.keys():  # what one version replaces, the other takes as it is
+        found |= (was.keys() ^ now.keys()) & (_replaced(old) | _replaced(new))
     size = -1
     while size != len(found):  # a column may name another one of the same SELECT
         size, touched = len(found), above | found
@@ -99,8 +103,27 @@ def _columns(query: exp.Expr) -> dict[str, exp.Expr] | None:
     """A SELECT's columns by name; None where two share one, or it is no SELECT."""
     if not isinstance(query, exp.Select):
         return None
-    found = {each.alias_or_name.lower(): each.unalias() for each in query.expressions}
-    return found if len(found) == len(query.expressions) else None
+    found = [pair for each in query.expressions for pair in _named(each)]
+    return dict(found) if len(dict(found)) == len(found) else None
+
+
+def _named(expression: exp.Expr) -> Iterator[tuple[str, exp.Expr]]:
+    """A column of a SELECT by its name; of ``* replace (…)`` the star and each that it replaces."""
+    if not expression.is_star:
+        yield expression.alias_or_name.lower(), expression.unalias()
+        return
+    bare = expression.copy()
+    star = bare.find(exp.Star)
+    if star is not None:
+        star.set("replace", None)
+    yield _STAR, bare
+    for each in expression.find_all(exp.Star):
+        yield from ((alias.alias.lower(), alias.this) for alias in each.args.get("replace") or ())
+
+
+def _replaced(query: exp.Expr) -> set[str]:
+    """Names of the columns that ``* replace (…)`` of a SELECT makes."""
+    return {name for each in query.expressions if each.is_star for name, _ in _named(each)} - {_STAR}
 
 
 def _rest(select: exp.Expr) -> exp.Expr:
