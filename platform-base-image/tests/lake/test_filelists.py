@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lake_steps import REF, write
 
@@ -76,3 +78,18 @@ def test_what_is_used_no_more_is_forgotten(tmp_path: Path) -> None:
         assert lists.find(name, lambda: ([], False)) == ([], False)
         lists.save(path)
     assert json.loads(path.read_bytes().partition(b"\n")[2]) == {"new": [[], False]}
+
+
+def test_what_a_change_of_the_columns_alone_brings_is_no_memory(lake: Lake, tmp_path: Path) -> None:
+    write(lake, "select 1::bigint as id, 'ours' as name")
+    table = lake.catalog.load_table(REF.identifier)
+    path = f"{table.location()}/data/theirs.parquet"
+    with table.io.new_output(path).create() as stream:
+        pq.write_table(pa.table({"id": [2], "name": ["theirs"]}), stream)
+    table.add_files([path])  # without field ids: matched by name, as long as the names are those
+    with remembered(tmp_path / "files.json"):
+        assert lake.pin(REF).select() is not None
+    with table.update_schema() as change:
+        change.rename_column("name", "label")
+    with remembered(tmp_path / "files.json"):
+        assert lake.pin(REF).select() is None

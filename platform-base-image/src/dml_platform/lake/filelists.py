@@ -7,14 +7,13 @@ table's metadata and the data files are read as ever.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
+
+from dml_platform.core.marked import read_marked, write_marked
 
 logger = logging.getLogger(__name__)
 
@@ -36,24 +35,16 @@ class FileLists:
     def load(cls, path: Path) -> FileLists:
         """What a file holds; nothing where it is not as it was written."""
         lists = cls()
-        try:
-            mark, _, content = path.read_bytes().partition(b"\n")
-        except OSError:
-            return lists
-        if mark == _mark_of(content):
-            lists._known = {name: (paths, has_deletes) for name, (paths, has_deletes) in json.loads(content).items()}
+        known = read_marked(path, _FORM) or {}
+        lists._known = {name: (paths, has_deletes) for name, (paths, has_deletes) in known.items()}
         return lists
 
     def save(self, path: Path) -> None:
         """Keep what was used. Where nothing can be written, the next process looks it up again."""
         if self._used == self._known:
             return
-        content = json.dumps(self._used, separators=(",", ":")).encode()
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(_mark_of(content) + b"\n" + content)
-            beside.replace(path)
+            write_marked(path, self._used, _FORM)
         except OSError as error:
             logger.warning("which files the snapshots have could not be kept in %s: %s", path, error)
 
@@ -82,7 +73,3 @@ def remembered(path: Path) -> Iterator[None]:
 def find_files(manifest_list: str, look_up: Callable[[], Files]) -> Files:
     """What a manifest list leads to: remembered, where somebody remembers, else looked up."""
     return _active.find(manifest_list, look_up) if _active is not None else look_up()
-
-
-def _mark_of(content: bytes) -> bytes:
-    return hashlib.sha256(_FORM + content).hexdigest().encode()

@@ -61,8 +61,11 @@ class PinnedTable:
             return [], False
         snapshot = self.table.snapshot_by_id(self.snapshot_id)
         if where is None and snapshot is not None:
-            return find_files(snapshot.manifest_list, self._plan)
-        return self._plan(where)
+            paths, has_deletes = find_files(snapshot.manifest_list, self._plan)
+        else:
+            paths, has_deletes = self._plan(where)
+        # The table's columns may change while the snapshot stays, so this is never remembered.
+        return paths, has_deletes or self._has_moved_parts or self._lack_field_ids(paths)
 
     def _plan(self, where: BooleanExpression | None = None) -> tuple[list[str], bool]:
         # The filter's columns are those of the snapshot, which on a branch may be ahead of the table's.
@@ -71,9 +74,7 @@ class PinnedTable:
             table_metadata=metadata, io=self.table.io, row_filter=where or ALWAYS_TRUE, snapshot_id=self.snapshot_id
         )
         tasks = list(scan.plan_files())
-        paths = [task.file.file_path for task in tasks]
-        has_deletes = any(task.delete_files for task in tasks)
-        return paths, has_deletes or self._has_moved_parts or self._lack_field_ids(paths)
+        return [task.file.file_path for task in tasks], any(task.delete_files for task in tasks)
 
     def select(self, where: BooleanExpression | None = None) -> str | None:
         """A SELECT over the snapshot's files (a superset of the matching rows), or None where only pyiceberg can."""

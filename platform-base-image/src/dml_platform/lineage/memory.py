@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dml_platform import __version__
+from dml_platform.core.marked import read_marked, write_marked
 from dml_platform.lineage.columns import Catalog, Traced, parse_type, trace
 from dml_platform.lineage.relation import Column, Origins, Relation
 
@@ -38,22 +38,13 @@ class Memory:
     def load(cls, path: Path) -> Memory:
         """What a file holds; nothing where it is of other code, or not as it was written."""
         memory = cls()
-        try:
-            mark, _, content = path.read_bytes().partition(b"\n")
-            if mark == _mark_of(content):
-                memory._known = json.loads(content)
-        except OSError:
-            pass
+        memory._known = read_marked(path, _code()) or {}
         return memory
 
     def save(self, path: Path) -> None:
         """Keep what was used. Where nothing can be written, the next process traces again."""
-        content = json.dumps(self._used, separators=(",", ":")).encode()
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(_mark_of(content) + b"\n" + content)
-            beside.replace(path)
+            write_marked(path, self._used, _code())
         except OSError as error:
             logger.warning("what was traced could not be kept in %s: %s", path, error)
 
@@ -101,10 +92,6 @@ def _code() -> bytes:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest().encode()
-
-
-def _mark_of(content: bytes) -> bytes:
-    return hashlib.sha256(_code() + content).hexdigest().encode()
 
 
 def _digest(relation: Relation) -> str:
