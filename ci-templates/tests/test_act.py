@@ -51,7 +51,7 @@ def test_a_good_pull_request_passes_and_is_told_what_it_does(run: Run, project: 
     assert outcome.failed == set(), outcome.text
     assert outcome.code == 0
     told = (tmp_path / "left/gh.txt").read_text()
-    assert told.startswith("pr comment 7 --repo acme/project --body-file change/comment.md")
+    assert "pr comment 7 --repo acme/project --body-file comment.md\n<!-- project-ci: change -->\n" in told
     assert "Came out as published: " in told
     assert re.search(rf"^Owners: .*{re.escape(owner)}", told, re.MULTILINE), "nobody is told who owns it"
     # One sentence in place of Elementary's report, which is not installed here.
@@ -80,7 +80,7 @@ def test_each_fault_is_stopped_by_its_own_job_with_what_to_do(run: Run, tmp_path
     assert "Potential secrets about to be committed" in outcome.said("secrets")
     assert "config/planted.env:1" in outcome.said("secrets")
     assert "1 blocking check failed: assert_planted (Got 3 results" in outcome.said("change")
-    assert re.search(r"dml sql --run ci\w+ '", outcome.said("change"))
+    assert re.search(r"dml sql --run ci\w+ --test assert_planted", outcome.said("change"))
     assert "dml dvc repro && dml dvc push" in outcome.said("files")
     # What to do is the last that a job says, and the branch protection's one check says what to type for each.
     assert "'ruff format .' mends it" in outcome.said("lint")
