@@ -225,9 +225,15 @@ def _main_branch(project: projects.Project, folder: Path) -> Path:
 
 
 def _pull_request(
-    project: projects.Project, folder: Path, models: int, *, before: Path | None = None, one_by_one: bool = False
+    project: projects.Project,
+    folder: Path,
+    models: int,
+    *,
+    own: Path,
+    before: Path | None = None,
+    one_by_one: bool = False,
 ) -> dict[str, Any]:
-    """Run project-ci; ``before`` is a clone with what its caches hold."""
+    """Run project-ci of ``own``, beside which mypy's cache is kept; ``before`` is a clone with what its caches hold."""
     folder.mkdir()
     repository, event = projects.pull_request(project, folder, lambda root: _change_one(root, models))
     left = folder / "left"
@@ -245,7 +251,7 @@ def _pull_request(
         event,
         workflow="ci.yml",
         folder=left,
-        own=acting.templates(folder),
+        own=own,
         one_by_one=one_by_one,
     )
     took = clock.read()
@@ -276,10 +282,11 @@ def main() -> None:
         full = _dml(project.root, project.state, "run", "--force")
         figures: dict[str, Any] = {"models": options.models, "rows": options.rows, "cores": os.cpu_count()}
         figures["full_build"] = full
-        runs = {"cold": _pull_request(project, folder / "cold", options.models)}
+        own = acting.templates(folder)
+        runs = {"cold": _pull_request(project, folder / "cold", options.models, own=own)}
         before = _main_branch(project, folder / "main")
-        runs["warm"] = _pull_request(project, folder / "warm", options.models, before=before)
-        alone = _pull_request(project, folder / "alone", options.models, before=before, one_by_one=True)
+        runs["warm"] = _pull_request(project, folder / "warm", options.models, own=own, before=before)
+        alone = _pull_request(project, folder / "alone", options.models, own=own, before=before, one_by_one=True)
         runs["warm_one_by_one"] = alone
         for name, found in runs.items():
             share = {f"share_of_{key}_pct": round(100 * found[key] / full[key], 1) for key in ("seconds", "cpu_s")}
