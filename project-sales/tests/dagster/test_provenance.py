@@ -95,4 +95,4 @@ def test_impact_says_the_same_the_other_way_round(dml: Dml, published_lake: Path
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert REVENUE[0] in {each["table"] for each in found["tables"]}
-    assert "sales-data@example.com" in found["owners"]
+    assert found["owners"] == ["Sales data (sales-data@example.com)"]
