@@ -90,7 +90,7 @@ def _freshness_limits(project: Project) -> list[Freshness]:
     if not project.dbt_dir.is_dir():
         return []
     from dml_platform.dbt.freshness import source_limits
-    from dml_platform.dbt.runner import ensure_manifest
+    from dml_platform.dbt.manifest import ensure_manifest
 
     return [Freshness(*limit) for limit in source_limits(ensure_manifest(project))]
 

@@ -27,8 +27,9 @@ from dml_platform.dbt import baseline as module
 from dml_platform.dbt import plugin
 from dml_platform.dbt.baseline import find_modified, open_baseline
 from dml_platform.dbt.compiled import compile_models
+from dml_platform.dbt.manifest import target_dir
 from dml_platform.dbt.messages import without_values
-from dml_platform.dbt.runner import build, target_dir
+from dml_platform.dbt.runner import build
 from dml_platform.lake import Lake, PinnedTable, create_view
 from dml_platform.lineage.memory import Memory
 

@@ -15,9 +15,9 @@ import pytest
 from dml_platform.cli.app import ci_parse
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import Project
-from dml_platform.dbt import runner
+from dml_platform.dbt import manifest
 from dml_platform.dbt.assets import build_dbt_assets
-from dml_platform.dbt.runner import target_dir
+from dml_platform.dbt.manifest import target_dir
 
 Fault = tuple[str, Callable[[str], str] | None, str]
 # File, what becomes of it (None: it goes), what dbt says.
@@ -42,13 +42,13 @@ FAULTS: dict[str, Fault] = {
 def parses(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What dbt is asked to do."""
     asked: list[list[str]] = []
-    invoke = runner._invoke
+    invoke = manifest.invoke
 
     def spy(arguments: list[str], *args: Any, **options: Any) -> Any:
         asked.append(arguments)
         return invoke(arguments, *args, **options)
 
-    monkeypatch.setattr(runner, "_invoke", spy)
+    monkeypatch.setattr(manifest, "invoke", spy)
     return asked
 
 

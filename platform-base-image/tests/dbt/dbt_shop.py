@@ -9,7 +9,7 @@ import pytest
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project, read_project
 from dml_platform.core.settings import load_settings
-from dml_platform.dbt.runner import adopt_parsed, keep_parsed
+from dml_platform.dbt.manifest import adopt_parsed, keep_parsed
 from dml_platform.lake import Lake
 
 ORDERS = TableRef("shop", "raw", "web__orders")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 
@@ -14,7 +13,8 @@ from dml_platform.core.errors import ChecksFailedError, ConfigError, PermanentEr
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import read_records
-from dml_platform.dbt.runner import build, ensure_manifest, parsed_digest
+from dml_platform.dbt.manifest import ensure_manifest, load_manifest, parsed_digest
+from dml_platform.dbt.runner import build
 from dml_platform.lake import Lake
 
 FCT_ORDERS = TableRef("shop", "marts", "fct_orders")
@@ -161,7 +161,7 @@ def test_manifest_is_parsed_again_only_when_a_file_changed(project: Project, sho
 
     (project.dbt_dir / "models" / "marts" / "fct_new.sql").write_text("select 1 as id\n")
 
-    assert "model.shop.fct_new" in json.loads(ensure_manifest(project).read_text())["nodes"]
+    assert "model.shop.fct_new" in load_manifest(project)["nodes"]
 
 
 def test_project_that_does_not_parse_is_told_with_dbts_words(project: Project, shop_lake: Lake) -> None:
@@ -197,7 +197,7 @@ def test_a_parse_that_was_killed_between_its_files_is_done_again(project: Projec
     file.write_bytes(file.read_bytes()[:-50])
 
     assert build(project, shop_lake, run_id="r1").error is None
-    assert json.loads(ensure_manifest(project).read_text())["nodes"]
+    assert load_manifest(project)["nodes"]
 
 
 def test_selected_model_does_not_run_tests_that_read_what_is_not_selected(project: Project, shop_lake: Lake) -> None:

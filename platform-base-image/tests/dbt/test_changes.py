@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from dbt_shop import land_orders
 
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.dbt.changes import find_unchanged, find_volatile, fingerprint, volatile_words
-from dml_platform.dbt.runner import build, ensure_manifest
+from dml_platform.dbt.manifest import load_manifest
+from dml_platform.dbt.runner import build
 from dml_platform.lake import Lake
 
 
@@ -122,7 +121,7 @@ models:
         (project.dbt_dir / name).parent.mkdir(parents=True, exist_ok=True)
         (project.dbt_dir / name).write_text(text)
 
-    found = set(find_volatile(json.loads(ensure_manifest(project).read_text())))
+    found = set(find_volatile(load_manifest(project)))
 
     assert {key.rsplit(".", 1)[0] if key.startswith("test.") else key for key in found} == {
         "model.shop.fct_hooked",

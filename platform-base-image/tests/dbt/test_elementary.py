@@ -10,7 +10,7 @@ from elementary_shop import KINDS, MIRROR, Shop, open_shop, rows_of
 from dml_platform.alerts.watch import Freshness, find_late
 from dml_platform.core.runrecord import read_records
 from dml_platform.dbt.freshness import source_limits
-from dml_platform.dbt.runner import ensure_manifest
+from dml_platform.dbt.manifest import ensure_manifest
 
 DAYS = 30
 

@@ -20,8 +20,8 @@ from dml_platform.cli.doctor import check
 from dml_platform.core.errors import ConfigError, RetryableError
 from dml_platform.core.project import Project
 from dml_platform.dbt.assets import build_dbt_assets
+from dml_platform.dbt.manifest import load_manifest
 from dml_platform.dbt.packages import PACKAGES, absence, are_installed, install_packages
-from dml_platform.dbt.runner import ensure_manifest
 from dml_platform.lake import Lake
 from dml_platform.lake.resource import LakeResource
 
@@ -61,7 +61,7 @@ def wanting(project: Project) -> Project:
 
 
 def nodes(project: Project) -> set[str]:
-    manifest = json.loads(ensure_manifest(project).read_text())
+    manifest = load_manifest(project)
     return {key for key in manifest["nodes"] if key.startswith(("test.", "model.elementary"))}
 
 
@@ -101,7 +101,7 @@ def test_with_the_package_they_are_there_and_its_tables_have_a_layer_of_their_ow
     assert absence(wanting.dbt_dir) is None
     found = nodes(wanting)
     assert any(key.startswith("test.shop.elementary_volume_anomalies_fct_orders") for key in found)
-    manifest = json.loads(ensure_manifest(wanting).read_text())
+    manifest = load_manifest(wanting)
     assert manifest["nodes"]["model.elementary.metadata"]["schema"] == "elementary"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from dml_platform.core.project import Project
 from dml_platform.core.runrecord import git_commit
 from dml_platform.core.storage import open_storage
 from dml_platform.dbt.compiled import ensure_compiled
-from dml_platform.dbt.runner import ensure_manifest
+from dml_platform.dbt.manifest import load_manifest
 from dml_platform.lake import Lake
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def build_document(
     manifest: Mapping[str, Any] = {"nodes": {}, "macros": {}}
     loaded_at: dict[str, str] = {}
     if project.dbt_dir.is_dir():
-        manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+        manifest = load_manifest(project)
         compiled = _compiled(draft, project, lake) if compiled is None else compiled
         loaded_at = read_manifest(draft, manifest, compiled)
     # What Elementary remembers lies in the lake too, and is no part of what a project publishes.

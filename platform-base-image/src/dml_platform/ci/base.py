@@ -28,8 +28,8 @@ from dml_platform.core.errors import ConfigError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import BASES, Project
 from dml_platform.core.settings import Settings
+from dml_platform.dbt.manifest import load_manifest
 from dml_platform.dbt.packages import FOLDER as PACKAGES
-from dml_platform.dbt.runner import ensure_manifest
 from dml_platform.lake import Lake
 from dml_platform.lake.catalog import metadata_locations
 
@@ -166,7 +166,7 @@ def _borrow(lake: Lake, base: Lake, project: Project) -> None:
 
 
 def _not_landed(project: Project, lake: Lake) -> list[str]:
-    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+    manifest = load_manifest(project)
     refs = {TableRef(s["database"], s["schema"], s["identifier"]) for s in manifest["sources"].values()}
     own = {ref for ref in refs if ref.project == project.name and ref.layer == "raw"}
     return ["/".join(ref.asset_key) for ref in sorted(own - {pinned.ref for pinned in lake.pin_all(own)})]

@@ -17,11 +17,11 @@ from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project, find_projects
 from dml_platform.core.runrecord import git_commit
 from dml_platform.dbt.baseline import Baseline, Modified, find_modified, open_baseline
+from dml_platform.dbt.manifest import target_dir
 from dml_platform.dbt.messages import told
 from dml_platform.dbt.packages import absence
 from dml_platform.dbt.postmortem import TRIAL
 from dml_platform.dbt.results import NodeResult
-from dml_platform.dbt.runner import target_dir
 from dml_platform.dbt.session import readable_tables
 from dml_platform.dbt.trial import Trial, try_build
 from dml_platform.lake import Lake

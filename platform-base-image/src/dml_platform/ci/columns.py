@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from dml_platform.core.project import Project
 from dml_platform.dbt.baseline import Baseline, Modified, find_modified, open_baseline
 from dml_platform.dbt.compiled import compile_models, known_compiled
-from dml_platform.dbt.runner import ensure_manifest
+from dml_platform.dbt.manifest import load_manifest
 from dml_platform.lake import Lake
 from dml_platform.lake.schema import duckdb_type
 from dml_platform.lineage import Lineage, relation_name, trace_project
@@ -58,7 +57,7 @@ def compile_both(project: Project, lake: Lake, baseline: Baseline, modified: Mod
     Raises:
         ConfigError: dbt cannot compile the project, in its own words.
     """
-    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+    manifest = load_manifest(project)
     after = _compile_now(project, lake, baseline, modified, manifest)
     # What nobody touched compiles to what it did; an ephemeral model is in the SQL of those that read it.
     nodes = baseline.manifest["nodes"]

@@ -353,7 +353,7 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folde
 def ci_parse(project: ProjectOption = None) -> None:
     """Let dbt read the project, if a file of it changed since it last did; what it read serves all commands."""
     from dml_platform.core.project import get_project
-    from dml_platform.dbt.runner import count_nodes, ensure_manifest
+    from dml_platform.dbt.manifest import count_nodes, ensure_manifest
 
     console.print(count_nodes(ensure_manifest(get_project(project))), markup=False)
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import find_projects
+from dml_platform.dbt.manifest import load_manifest
 from dml_platform.dbt.replay import _key, _ref
-from dml_platform.dbt.runner import ensure_manifest
 from dml_platform.lake import Lake, create_view, open_lake
 from dml_platform.lake.diff import TableDiff, diff_rows
 
@@ -61,7 +61,7 @@ def _known_key(ref: TableRef) -> list[str]:
     """The key as the project's models say it, where the project is here."""
     for project in find_projects():
         if project.name == ref.project and project.dbt_dir.is_dir():
-            manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+            manifest = load_manifest(project)
             for node in manifest["nodes"].values():
                 if node["resource_type"] == "model" and _ref(node) == ref:
                     return list(_key(manifest, node))

@@ -12,9 +12,10 @@ from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord
 from dml_platform.dbt.changes import find_unchanged, fingerprint
+from dml_platform.dbt.manifest import ensure_manifest
 from dml_platform.dbt.packages import ELEMENTARY, absence
 from dml_platform.dbt.results import BuildResult, NodeResult
-from dml_platform.dbt.runner import build, ensure_manifest
+from dml_platform.dbt.runner import build
 from dml_platform.lake import Lake
 from dml_platform.lake.reporting import (
     RETRY_POLICY,

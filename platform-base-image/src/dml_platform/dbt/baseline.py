@@ -7,23 +7,30 @@ what differs. What came out is kept beside the project's own, for the next chang
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import Project
+from dml_platform.dbt.invoke import invoke
+from dml_platform.dbt.manifest import (
+    PARTIAL_PARSE,
+    adopt_parsed,
+    ensure_manifest,
+    keep_parsed,
+    load_manifest,
+    load_parsed,
+    target_dir,
+)
 from dml_platform.dbt.packages import ELEMENTARY, FOLDER
-from dml_platform.dbt.runner import _invoke, _load_parsed, adopt_parsed, ensure_manifest, keep_parsed, target_dir
 
-_PARSED = "partial_parse.msgpack"
 _KEPT = "base"  # a folder beside it
 _KINDS = ("model", "seed", "snapshot", "test", "unit_test")
 
@@ -66,36 +73,33 @@ def open_baseline(project: Project, base: str) -> Iterator[Baseline | None]:
         if not adopt_parsed(then, kept):
             ensure_manifest(project)
             target_dir(then).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(target_dir(project) / _PARSED, target_dir(then) / _PARSED)
+            shutil.copyfile(target_dir(project) / PARTIAL_PARSE, target_dir(then) / PARTIAL_PARSE)
             keep_parsed(then, kept)
-        manifest = json.loads(ensure_manifest(then).read_text(encoding="utf-8"))
+        manifest = load_manifest(then)
         yield Baseline(base, commit, then, manifest)
 
 
 def find_modified(project: Project, baseline: Baseline | None) -> Modified:
     """dbt's own ``state:modified``, and what is downstream; everything where there is no baseline."""
-    path = ensure_manifest(project)
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = load_manifest(project)
     ours = {key for part in ("nodes", "unit_tests") for key, node in manifest[part].items() if _is_ours(node)}
     if baseline is None:
         return Modified(tuple(sorted(ours)), tuple(sorted(ours)), ())
-    found = _list_modified(project, path.with_name(_PARSED), ensure_manifest(baseline.project).parent)
+    found = _list_modified(project, ensure_manifest(baseline.project).parent)
     below = _with_downstream(manifest, found)
     before = {key for key, node in baseline.manifest["nodes"].items() if _is_ours(node) and _is_table(node)}
     own, everything = (tuple(sorted(ours & keys)) for keys in (found, below))
     return Modified(own, everything, tuple(sorted(before - manifest["nodes"].keys())))
 
 
-def _list_modified(project: Project, parsed: Path, state: Path) -> set[str]:
+def _list_modified(project: Project, state: Path) -> set[str]:
     """Unique ids of what differs, sources and exposures too: their readers are downstream of a change."""
     # A test of a model that differs is no test that differs.
     arguments = ["ls", "--quiet", "--select", "state:modified", "--state", str(state), "--indirect-selection", "empty"]
     arguments += ["--output", "json", "--output-keys", "unique_id"]
-    manifest = _load_parsed(parsed)
-    if manifest is None:
-        arguments += ["--partial-parse-file-path", str(parsed)]
+    manifest, how = load_parsed(project)
     with tempfile.TemporaryDirectory(prefix="ls-") as target:
-        outcome = _invoke(arguments, project, target=Path(target), manifest=manifest, shows=False)
+        outcome = invoke([*arguments, *how], project, target=Path(target), manifest=manifest, shows=False)
     if not outcome.success:
         raise ConfigError(
             f"cannot compare the dbt project in {project.dbt_dir} with what it was",
@@ -133,19 +137,25 @@ def _check_out(project: Project, base: str, root: Path) -> str | None:
     commit = _git(top, "merge-base", base, "HEAD", what=what, reason="they have no common commit").decode().strip()
     if not _git(top, "ls-tree", "--full-tree", commit, f"{prefix}dbt/dbt_project.yml", what=what).strip():
         return None
-    packed = _git(top, "archive", "--format=tar", f"{commit}:{prefix}", "dbt", what=what)
-    root.mkdir()
-    with tarfile.open(fileobj=BytesIO(packed)) as archive:
-        archive.extractall(root, filter="data")
+    index = {"GIT_INDEX_FILE": str(root.with_name("index"))}  # not the one that a person works with
+    _git(top, "read-tree", "--prefix=dbt/", f"{commit}:{prefix}dbt", what=what, variables=index)
+    _git(top, "checkout-index", "--all", f"--prefix={root}/", what=what, variables=index)
     packages = project.dbt_dir / FOLDER
     if packages.is_dir() and not (root / "dbt" / FOLDER).exists():
         (root / "dbt" / FOLDER).symlink_to(packages)
     return commit
 
 
-def _git(folder: Path, *arguments: str, what: str, reason: str = "git knows no such commit") -> bytes:
+def _git(
+    folder: Path,
+    *arguments: str,
+    what: str,
+    reason: str = "git knows no such commit",
+    variables: Mapping[str, str] | None = None,
+) -> bytes:
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)
+        done = subprocess.run(command, env={**os.environ, **(variables or {})}, capture_output=True, check=False)
     except OSError as error:
         raise ConfigError(what, f"git cannot be started ({error})", "Install git.") from error
     if done.returncode:

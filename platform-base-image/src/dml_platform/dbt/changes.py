@@ -19,8 +19,8 @@ import duckdb
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord, read_records
+from dml_platform.dbt.manifest import ensure_manifest, load_manifest, parsed_digest, source_files
 from dml_platform.dbt.packages import ELEMENTARY
-from dml_platform.dbt.runner import ensure_manifest, parsed_digest, source_files
 from dml_platform.dbt.session import readable_tables
 from dml_platform.lake import Lake
 
@@ -67,7 +67,7 @@ def find_unchanged(project: Project, lake: Lake, *, step: str = "dbt") -> RunRec
     Good means: it built the whole project from the same files and input snapshots, what it published is what is
     published now, and no model, test, hook or macro depends on the time, chance, the environment or files.
     """
-    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+    manifest = load_manifest(project)
     if next(find_volatile(manifest), None):
         return None
     wanted = fingerprint(project, lake)

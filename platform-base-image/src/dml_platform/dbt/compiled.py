@@ -17,6 +17,8 @@ from typing import Any
 from dml_platform.core.errors import ConfigError
 from dml_platform.core.project import Project
 from dml_platform.core.storage import open_storage
+from dml_platform.dbt.invoke import invoke
+from dml_platform.dbt.manifest import ensure_manifest, load_manifest, load_parsed, parsed_digest
 from dml_platform.dbt.results import NodeResult
 from dml_platform.dbt.session import Session, activate
 from dml_platform.lake import Lake
@@ -35,9 +37,7 @@ def ensure_compiled(project: Project, lake: Lake) -> dict[str, str]:
     Raises:
         ConfigError: dbt cannot parse or compile the project, in its own words.
     """
-    from dml_platform.dbt.runner import ensure_manifest, parsed_digest  # which keeps what it builds here
-
-    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+    manifest = load_manifest(project)
     wanted = {
         key
         for key, node in manifest["nodes"].items()
@@ -53,16 +53,12 @@ def ensure_compiled(project: Project, lake: Lake) -> dict[str, str]:
 
 def known_compiled(project: Project, lake: Lake) -> dict[str, str]:
     """What is kept of a project's very files: all of its models, or only some, or none. Compiles nothing."""
-    from dml_platform.dbt.runner import ensure_manifest, parsed_digest
-
     ensure_manifest(project)
     return _read(lake, project, parsed_digest(project))
 
 
 def keep_compiled(lake: Lake, project: Project, nodes: Iterable[NodeResult]) -> None:
     """Keep what a build compiled, beside what is known of the same files."""
-    from dml_platform.dbt.runner import parsed_digest
-
     stamp = parsed_digest(project)
     known = _read(lake, project, stamp)
     built = {node.unique_id: node.sql for node in nodes if node.sql}
@@ -78,8 +74,6 @@ def compile_models(project: Project, lake: Lake, *, select: Iterable[str] = ()) 
     Raises:
         ConfigError: dbt cannot compile the project, in its own words.
     """
-    from dml_platform.dbt import runner
-
     run_id = f"compile{uuid.uuid4().hex[:8]}"
     lake.settings.temp_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="compile-", dir=lake.settings.temp_dir) as folder:
@@ -90,19 +84,16 @@ def compile_models(project: Project, lake: Lake, *, select: Iterable[str] = ()) 
             database=Path(folder) / "compile.duckdb",
         )
         # What is parsed is not parsed again: that is most of the time that compiling takes.
-        parsed = runner.ensure_manifest(project).with_name("partial_parse.msgpack")
-        arguments = ["compile", "--quiet", "--no-write-json"]
+        manifest, how = load_parsed(project)
+        arguments = ["compile", "--quiet", "--no-write-json", *how]
         if chosen := set(select):
-            nodes = json.loads(parsed.with_name("manifest.json").read_text(encoding="utf-8"))["nodes"]
+            nodes = load_manifest(project)["nodes"]
             arguments += ["--indirect-selection", "empty"]
             arguments += ["--select", *sorted(".".join(nodes[key]["fqn"]) for key in chosen & nodes.keys())]
             # A query that asks for nothing opens no database, where every table of the lake would become a view first.
             arguments.append("--no-populate-cache")
-        manifest = runner._load_parsed(parsed)
-        if manifest is None:
-            arguments += ["--partial-parse-file-path", str(parsed)]
         with activate(session):
-            outcome = runner._invoke(arguments, project, target=Path(folder) / "target", manifest=manifest)
+            outcome = invoke(arguments, project, target=Path(folder) / "target", manifest=manifest)
     found = {}
     for result in getattr(outcome.result, "results", None) or []:
         node = result.node

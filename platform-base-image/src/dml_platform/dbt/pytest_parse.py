@@ -6,11 +6,13 @@ it reads only what changed, and what it read serves the tests: definitions that 
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from dml_platform.core.errors import PlatformError
 from dml_platform.core.project import get_project
-from dml_platform.dbt.runner import count_nodes, ensure_manifest
+from dml_platform.dbt.manifest import count_nodes, ensure_manifest
 
 _FOUND = pytest.StashKey[str]()
 
@@ -21,6 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
         project = get_project(start=config.rootpath)
         if project.dbt_dir.is_dir():
             config.stash[_FOUND] = count_nodes(ensure_manifest(project))
+            # dbt's objects live on, and pytest looks for garbage five times before it ends.
+            gc.freeze()
     except PlatformError as error:
         pytest.exit(str(error), returncode=error.exit_code)
 

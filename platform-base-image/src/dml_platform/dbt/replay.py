@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
 from dml_platform.core.runrecord import RunRecord
 from dml_platform.dbt.changes import volatile_words
+from dml_platform.dbt.invoke import invoke
+from dml_platform.dbt.manifest import load_manifest, load_parsed, with_foundations
 from dml_platform.dbt.results import node_results
-from dml_platform.dbt.runner import _invoke, _with_foundations, ensure_manifest
 from dml_platform.dbt.session import Session, activate
 from dml_platform.lake import Lake
 from dml_platform.lake.replay import missing, replay_step
@@ -39,7 +39,7 @@ def replay_build(project: Project, lake: Lake, record: RunRecord, *, database: P
         PermanentError: a snapshot that it needs is gone, a model is not in the checkout, or dbt fails.
     """
     what = f"cannot make step {record.step!r} of run {record.run_id!r} again"
-    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+    manifest = load_manifest(project)
     models = {_ref(node).dotted: node for node in manifest["nodes"].values() if node["resource_type"] == "model"}
     if unknown := [name for name in record.outputs if name not in models]:
         raise PermanentError(
@@ -53,15 +53,16 @@ def replay_build(project: Project, lake: Lake, record: RunRecord, *, database: P
         )
     step = replay_step(lake, run_id=record.run_id, name=record.step, inputs=record.inputs, outputs=record.outputs)
     session = Session(lake=lake, project=project.name, step=step, database=database)
-    chosen = [models[name]["unique_id"] for name in record.outputs]
-    arguments = ["build", "--quiet", "--no-write-json", "--threads", str(lake.settings.dbt.threads)]
+    needed = with_foundations(manifest, [models[name]["unique_id"] for name in record.outputs])
+    parsed, how = load_parsed(project)
+    arguments = ["build", "--quiet", "--no-write-json", *how, "--threads", str(lake.settings.dbt.threads)]
     for kind in ("test", "unit_test"):
         arguments += ["--exclude-resource-type", kind]
     if record.details.get("full_refresh"):
         arguments.append("--full-refresh")
-    arguments += ["--select", *_with_foundations(project, chosen)]
+    arguments += ["--select", *(".".join(manifest["nodes"][key]["fqn"]) for key in needed)]
     with activate(session):
-        outcome = _invoke(arguments, project, target=database.with_suffix(".dbt"))
+        outcome = invoke(arguments, project, target=database.with_suffix(".dbt"), manifest=parsed)
     if session.error is not None:
         raise session.error
     bad = [node for node in node_results(outcome) if node.has_failed]

@@ -7,7 +7,6 @@ the lake, so the right to read it is enough.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -18,12 +17,14 @@ from typing import Any
 from dml_platform.core.errors import ChecksFailedError, PlatformError
 from dml_platform.core.naming import TableRef
 from dml_platform.core.project import Project
+from dml_platform.dbt.failures import error_of
+from dml_platform.dbt.invoke import invoke
+from dml_platform.dbt.manifest import load_manifest, load_parsed, with_foundations
 from dml_platform.dbt.messages import told
 from dml_platform.dbt.packages import ELEMENTARY, are_installed
 from dml_platform.dbt.postmortem import keep_queries
 from dml_platform.dbt.replay import _key, _ref
 from dml_platform.dbt.results import NodeResult, node_results
-from dml_platform.dbt.runner import _error_of, _invoke, _load_parsed, ensure_manifest
 from dml_platform.dbt.session import Session, activate, readable_tables
 from dml_platform.lake import Lake, create_view
 from dml_platform.lake.diff import TableDiff, diff_rows
@@ -76,7 +77,7 @@ def try_build(
     clock = time.monotonic()
     folder = lake.settings.home / "runs" / project.name / run_id
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = json.loads(ensure_manifest(project).read_text(encoding="utf-8"))
+    manifest = load_manifest(project)
     chosen = sorted(set(select) & {**manifest["nodes"], **manifest["unit_tests"]}.keys())
     step = trial_step(lake, run_id=run_id, readable=readable_tables(lake, project.name))
     session = Session(
@@ -86,7 +87,7 @@ def try_build(
         database=folder / "dbt.duckdb",
         with_history=are_installed(project.dbt_dir),
     )
-    needed = _with_foundations(manifest, chosen)
+    needed = _with_tested(manifest, chosen)
     if missing := _missing(manifest, needed, step):
         return Trial(run_id, session.database, missing=tuple(missing), error=_not_landed(project, missing))
     nodes = _build(project, session, manifest, needed, on_node) if chosen else _Built([], None)
@@ -116,11 +117,8 @@ def _build(
     needed: list[str],
     on_node: Callable[[NodeResult], None] | None,
 ) -> _Built:
-    parsed = ensure_manifest(project).with_name("partial_parse.msgpack")
-    arguments = ["build", "--quiet", "--no-write-json", "--threads", str(session.lake.settings.dbt.threads)]
-    loaded = _load_parsed(parsed)
-    if loaded is None:
-        arguments += ["--partial-parse-file-path", str(parsed)]
+    loaded, how = load_parsed(project)
+    arguments = ["build", "--quiet", "--no-write-json", *how, "--threads", str(session.lake.settings.dbt.threads)]
     everything = {**manifest["nodes"], **manifest["unit_tests"]}
     arguments += ["--indirect-selection", "empty", "--select", *(".".join(everything[key]["fqn"]) for key in needed)]
     if session.with_history:
@@ -129,28 +127,20 @@ def _build(
         target = session.database.with_suffix(".dbt")
         # A log is read by more people than the lake.
         tell = str if sys.stdout.isatty() else told
-        outcome = _invoke(arguments, project, target=target, on_node=on_node, manifest=loaded, tell=tell)
+        outcome = invoke(arguments, project, target=target, on_node=on_node, manifest=loaded, tell=tell)
     results = node_results(outcome)
     keep_queries(session.database, results)
-    return _Built(results, _error_of(session, outcome, results, session.step.run_id))
+    return _Built(results, error_of(session, outcome, results, session.step.run_id))
 
 
-def _with_foundations(manifest: dict[str, Any], chosen: list[str]) -> list[str]:
-    """With the views and seeds below, which live in the file that is built; the lake's tables are read as published."""
+def _with_tested(manifest: dict[str, Any], chosen: list[str]) -> list[str]:
+    """With the models of unit tests, and with what is not in the lake and lies below."""
     nodes, parents = manifest["nodes"], manifest["parent_map"]
     # dbt's build runs a unit test only where it builds the model that is tested.
     tested = {
         model for key in chosen if key in manifest["unit_tests"] for model in parents.get(key, []) if model in nodes
     }
-    found = {*chosen, *tested}
-    pending = list(found)
-    while pending:
-        for parent in parents.get(pending.pop(), []):
-            node = nodes.get(parent)
-            if node and parent not in found and node["config"].get("materialized") != "lake":
-                found.add(parent)
-                pending.append(parent)
-    return sorted(found)
+    return with_foundations(manifest, {*chosen, *tested})
 
 
 def _missing(manifest: dict[str, Any], needed: list[str], step: TrialStep) -> list[str]:

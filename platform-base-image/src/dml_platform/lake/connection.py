@@ -11,6 +11,7 @@ from typing import Any
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.io import FileIO
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.typedef import EMPTY_DICT, Properties
 from sqlalchemy import event
 from sqlalchemy.exc import (
@@ -26,6 +27,9 @@ from dml_platform.core.errors import ConfigError
 from dml_platform.core.settings import Settings
 
 _SIGN_IN_ATTEMPTS = 5
+# By folder the newest metadata file that this process has read, and what it says: such a file never changes, and a
+# check of a pull request asks for the same tables several times. One for each table, so that it does not grow.
+_read: dict[str, tuple[str, TableMetadata]] = {}
 
 
 class _LakeCatalog(SqlCatalog):
@@ -41,7 +45,20 @@ class _LakeCatalog(SqlCatalog):
 
     def _convert_orm_to_iceberg(self, orm_table: IcebergTables) -> Table:
         self._take_key()
-        return super()._convert_orm_to_iceberg(orm_table)
+        location = orm_table.metadata_location or ""
+        folder = location.rpartition("/")[0]
+        known, metadata = _read.get(folder, ("", None))
+        if metadata is None or known != location:
+            table = super()._convert_orm_to_iceberg(orm_table)
+            _read[folder] = location, table.metadata
+            return table
+        return Table(
+            identifier=(*self.identifier_to_tuple(orm_table.table_namespace), orm_table.table_name),
+            metadata=metadata,
+            metadata_location=location,
+            io=self._load_file_io(metadata.properties, location),
+            catalog=self,
+        )
 
     def _take_key(self) -> None:
         if self._settings.is_s3:
