@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session
 
 from dml_platform.core.errors import ConfigError, PermanentError, RetryableError
 from dml_platform.core.naming import TableRef
+from dml_platform.lake.connection import LakeCatalog
 
 _T = TypeVar("_T")
 _MAX_PAUSE_S = 2.0
@@ -43,11 +44,16 @@ def load_table(catalog: SqlCatalog, ref: TableRef) -> Table | None:
     return load_tables(catalog, [ref])[ref]
 
 
-def load_tables(catalog: SqlCatalog, refs: Iterable[TableRef]) -> dict[TableRef, Table | None]:
+def load_tables(
+    catalog: SqlCatalog, refs: Iterable[TableRef], *, to_read: bool = False
+) -> dict[TableRef, Table | None]:
     """Load several tables as of one moment: all of what a step published, or nothing of it.
 
     One SELECT reads every pointer; the metadata files behind the pointers never change.
 
+    Args:
+        to_read: only to read them: a file that this process has read is not read again. Who changes a table has to
+            notice that its file is damaged.
     Raises:
         PermanentError: a table's files may not be read.
     """
@@ -60,14 +66,16 @@ def load_tables(catalog: SqlCatalog, refs: Iterable[TableRef]) -> dict[TableRef,
     with Session(catalog.engine) as session:
         rows = session.scalars(query).all()
     with ThreadPoolExecutor(max_workers=8) as pool:
-        loaded = pool.map(lambda row: _load(catalog, row), rows)
+        loaded = pool.map(lambda row: _load(catalog, row, to_read=to_read), rows)
     for row, table in zip(rows, loaded, strict=True):
         tables[names[row.table_namespace, row.table_name]] = table
     return tables
 
 
-def _load(catalog: SqlCatalog, row: IcebergTables) -> Table:
+def _load(catalog: SqlCatalog, row: IcebergTables, *, to_read: bool) -> Table:
     try:
+        if to_read and isinstance(catalog, LakeCatalog) and (known := catalog.recall(row)) is not None:
+            return known
         return catalog._convert_orm_to_iceberg(row)
     except OSError as error:
         if "ACCESS_DENIED" not in str(error):

@@ -118,7 +118,7 @@ class Lake:
 
     def pin_all(self, refs: Iterable[TableRef]) -> list[PinnedTable]:
         """What is published of some tables, as of one moment; a table that was never published is left out."""
-        tables = catalogs.load_tables(self.catalog, refs)
+        tables = catalogs.load_tables(self.catalog, refs, to_read=True)
         pinned = (pin(ref, table) for ref, table in tables.items() if table is not None)
         return [p for p in pinned if p.snapshot_id is not None]
 

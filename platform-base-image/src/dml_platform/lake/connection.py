@@ -32,7 +32,7 @@ _SIGN_IN_ATTEMPTS = 5
 _read: dict[str, tuple[str, TableMetadata]] = {}
 
 
-class _LakeCatalog(SqlCatalog):
+class LakeCatalog(SqlCatalog):
     """Takes the object store's key anew for each table that it loads: it may be replaced while a process lives."""
 
     def __init__(self, settings: Settings, **properties: str) -> None:
@@ -45,13 +45,16 @@ class _LakeCatalog(SqlCatalog):
 
     def _convert_orm_to_iceberg(self, orm_table: IcebergTables) -> Table:
         self._take_key()
+        table = super()._convert_orm_to_iceberg(orm_table)
+        _read[table.metadata_location.rpartition("/")[0]] = table.metadata_location, table.metadata
+        return table
+
+    def recall(self, orm_table: IcebergTables) -> Table | None:
+        """A table as this process has read it before, if it is still the one; that its file is whole nobody checks."""
         location = orm_table.metadata_location or ""
-        folder = location.rpartition("/")[0]
-        known, metadata = _read.get(folder, ("", None))
+        known, metadata = _read.get(location.rpartition("/")[0], ("", None))
         if metadata is None or known != location:
-            table = super()._convert_orm_to_iceberg(orm_table)
-            _read[folder] = location, table.metadata
-            return table
+            return None
         return Table(
             identifier=(*self.identifier_to_tuple(orm_table.table_namespace), orm_table.table_name),
             metadata=metadata,
@@ -103,7 +106,7 @@ def open_catalog(settings: Settings) -> SqlCatalog:
 
 
 def _open(settings: Settings, properties: dict[str, str]) -> SqlCatalog:
-    catalog = _LakeCatalog(settings, **properties)
+    catalog = LakeCatalog(settings, **properties)
     if catalog.engine.dialect.name == "postgresql":
         event.listen(catalog.engine, "do_connect", _sign_in)
     return catalog
