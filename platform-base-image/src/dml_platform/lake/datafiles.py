@@ -58,6 +58,10 @@ def write_files(
         Path(folder).mkdir(parents=True, exist_ok=True)
     options = (
         "FORMAT parquet",
+        # Iceberg's own default, and four tenths smaller than DuckDB's (snappy). Parquet's version 2 would be smaller
+        # still, but Spark's vectorized reader of Iceberg tables refuses its encodings.
+        "COMPRESSION zstd",
+        "COMPRESSION_LEVEL 1",
         f"FIELD_IDS {field_ids(schema)}",
         f"FILE_SIZE_BYTES '{settings.lake.file_size_mb}MB'",
         "FILENAME_PATTERN '{uuid}'",
