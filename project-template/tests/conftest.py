@@ -33,6 +33,8 @@ def make_answers(sources: list[str], sample_model: bool, notebooks: bool, dvc_re
     return answers
 
 
+# What work here leaves behind.
+MADE = shutil.ignore_patterns(".git", ".nox", ".venv", "__pycache__", ".*_cache")
 COMBINATIONS = [
     make_answers(*chosen)
     for chosen in itertools.product(SOURCES, (True, False), (True, False), ("none", "local", "s3"))
@@ -56,7 +58,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     home = tmp_path_factory.mktemp("rendered")
     # As it lies here: of a repository copier would take the newest tag, and remember where that is on this machine.
     template = tmp_path_factory.mktemp("template") / TEMPLATE.name
-    shutil.copytree(TEMPLATE, template, ignore=shutil.ignore_patterns(".git", ".nox", ".venv", "__pycache__"))
+    shutil.copytree(TEMPLATE, template, ignore=MADE)
 
     def find(answers: Answers) -> Path:
         folder = home / describe(answers)

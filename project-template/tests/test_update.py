@@ -12,7 +12,7 @@ from pathlib import Path
 import copier
 import pytest
 import yaml
-from conftest import TEMPLATE, make_answers, render
+from conftest import MADE, TEMPLATE, make_answers, render
 
 OLD, NEW = "v0.0.9", "v0.1.0"
 ANSWERS = make_answers(["files"], True, True, "local")
@@ -20,6 +20,14 @@ ANSWERS = make_answers(["files"], True, True, "local")
 
 def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def last_releases(count: int = 3) -> list[str]:
+    """The newest tags of this template; in the tree that it comes from they begin with its folder's name."""
+    prefix = "" if (TEMPLATE / ".git").exists() else f"{TEMPLATE.name}/"
+    command = ["git", "tag", "--list", f"{prefix}v*", "--merged=HEAD", "--sort=-version:refname"]
+    done = subprocess.run(command, cwd=TEMPLATE, capture_output=True, text=True, check=False)  # a plain folder has none
+    return done.stdout.split()[:count]
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -195,6 +203,42 @@ def test_a_project_made_from_a_plain_folder_is_updated_from_the_published_templa
 
     assert answers_of(folder)["_commit"] == NEW
     assert answers_of(folder)["_src_path"] == address
+
+
+NONE_YET = pytest.param("", marks=pytest.mark.skip("no release of this template is tagged yet"))
+
+
+@pytest.mark.parametrize("tag", last_releases() or [NONE_YET])
+def test_a_project_of_a_release_reaches_todays_template_with_its_edits(tag: str, tmp_path: Path) -> None:
+    repository = tmp_path / "project-template"
+    repository.mkdir()
+    folder, _, release = tag.rpartition("/")
+    top = git(TEMPLATE, "rev-parse", "--show-toplevel").strip()
+    packed = subprocess.run(["git", "archive", f"{tag}:{folder}"], cwd=top, check=True, capture_output=True)
+    subprocess.run(["tar", "--extract"], cwd=repository, input=packed.stdout, check=True)
+    git(repository, "init", "--quiet")
+    commit(repository)
+    git(repository, "tag", release)
+    git(repository, "rm", "--quiet", "-r", ".")
+    shutil.copytree(TEMPLATE, repository, ignore=MADE, dirs_exist_ok=True)
+    commit(repository)
+    git(repository, "tag", "v999.0.0")
+    project = tmp_path / "project-marketing"
+    copier.run_copy(str(repository), str(project), data=ANSWERS, defaults=True, quiet=True, vcs_ref=release)
+    git(project, "init", "--quiet")
+    (project / "README.md").write_text("# Ours\n")
+    (project / "dbt/models/marts/fct_visits.sql").write_text("select 1 as visit_id\n")
+    commit(project)
+
+    changed = update(project)
+
+    assert [line for line in changed if line.startswith("UU")] == []
+    assert answers_of(project)["_commit"] == "v999.0.0"
+    assert (project / "README.md").read_text() == "# Ours\n"
+    assert (project / "dbt/models/marts/fct_visits.sql").exists()
+    fresh = render(tmp_path / "fresh" / "project-marketing", ANSWERS, repository)
+    for name in ("noxfile.py", ".github/workflows/ci.yml", "docker/Dockerfile", "requirements/run.txt"):
+        assert (project / name).read_text() == (fresh / name).read_text()
 
 
 @pytest.fixture
