@@ -238,15 +238,16 @@ def test_new_projects_run_beside_sales(workspace: Path, environment: dict[str, s
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
-            for name in ("marketing", "logistics")
+            for name in ("marketing", "logistics", "sales")
         ]
         printed = [run.communicate(timeout=400)[0].decode() for run in runs]
-        assert [run.returncode for run in runs] == [0, 0], "\n".join(printed)
-        counts = "select count(*) as orders from {}.marts.fct_orders"
-        for name in ("marketing", "logistics"):
-            asked = [DML, "sql", "--format", "csv", counts.format(name)]
+        assert [run.returncode for run in runs] == [0, 0, 0], "\n".join(printed)
+        published = {"marketing.marts.fct_orders": "600", "logistics.marts.fct_orders": "600"}
+        published["sales.marts.fct_purchases"] = "69659"
+        for table, rows in published.items():
+            asked = [DML, "sql", "--format", "csv", f"select count(*) from {table}"]
             done = subprocess.run(asked, cwd=workspace, env=mine, capture_output=True, text=True, check=True)
-            assert done.stdout.splitlines()[-1] == "600"
+            assert done.stdout.splitlines()[-1] == rows
     finally:
         subprocess.run([DML, "down"], cwd=workspace, env=mine, check=True, stdout=subprocess.PIPE, timeout=60)
     wait(lambda: started_by_up(home) == [], seconds=20, what="nothing is left running")
