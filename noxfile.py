@@ -64,9 +64,12 @@ def tests(session: nox.Session, folder: str) -> None:
 
 
 @nox.session
-@nox.parametrize("folder", [*PACKAGES, "ci-templates"], ids=[*PACKAGES, "ci-templates"])
+@nox.parametrize("folder", FOLDERS, ids=FOLDERS)
 def integration(session: nox.Session, folder: str) -> None:
-    """Run the slow tests of each folder that is a package; run the workflows with act, on a small project."""
+    """Run the slow tests of each package, the quick ones of rendered projects, the workflows with act on a small one."""
+    if folder == "project-template":
+        fan_out(session, folder, "integration", "-k", "any_answers", *session.posargs)
+        return
     if folder != "ci-templates":
         fan_out(session, folder, "integration", *session.posargs)
         return
