@@ -82,6 +82,23 @@ def test_table_of_another_project_is_refused_in_words(prepared: tuple[Settings, 
         assert rows(lake, THEIRS) == [(1,)]
 
 
+def test_a_role_that_may_only_read_is_told_so(prepared: tuple[Settings, str], postgres: Any) -> None:
+    settings, role = prepared
+    mine = TableRef(role, "marts", "fct")
+    lake = as_role(settings, role)
+    with closing(lake.catalog):
+        write(lake, "SELECT 1 AS a", ref=mine)
+        database = settings.catalog_uri.rpartition("/")[2]
+        connect = {"host": "127.0.0.1", "port": postgres.port, "user": "postgres", "dbname": database}
+        with closing(psycopg2.connect(**connect)) as connection, connection, connection.cursor() as cursor:
+            for table in ("iceberg_tables", "iceberg_namespace_properties"):
+                cursor.execute(f"REVOKE INSERT, UPDATE, DELETE ON {table} FROM {role}")
+        with pytest.raises(PermanentError, match="which may only read the lake") as caught:
+            write(lake, "SELECT 2 AS a", ref=mine, run="r2")
+        assert "'dml infra reader'" in str(caught.value)
+        assert rows(lake, mine) == [(1,)]
+
+
 def test_catalogue_that_nobody_prepared_is_a_sentence(prepared: tuple[Settings, str], postgres: Any) -> None:
     settings, role = prepared
     empty = postgres.create_database(f"e{role}").replace("postgres:not-asked-for@", f"{role}@")

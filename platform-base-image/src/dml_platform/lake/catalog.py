@@ -196,10 +196,11 @@ def with_retries(
         PermanentError: the catalogue cannot be written, or a table is another project's.
     """
     refs = list(refs)
-    refuse_foreign(catalog, refs, what=what)
+    with _refuse_readers(catalog, what):
+        refuse_foreign(catalog, refs, what=what)
     for attempt in range(attempts + 1):
         try:
-            with _queue(catalog, refs):
+            with _queue(catalog, refs), _refuse_readers(catalog, what):
                 return commit()
         except CommitFailedException as error:
             cause: Exception = error
@@ -215,6 +216,20 @@ def with_retries(
         if attempt < attempts:
             time.sleep(random.uniform(0, min(_MAX_PAUSE_S, 0.05 * 2**attempt)))
     raise RetryableError(what, reason, "Run it again.") from cause
+
+
+@contextmanager
+def _refuse_readers(catalog: SqlCatalog, what: str) -> Iterator[None]:
+    try:
+        yield
+    except ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) != "42501":  # insufficient_privilege
+            raise
+        raise PermanentError(
+            what,
+            f"this process works as {catalog.engine.url.username!r}, which may only read the lake",
+            "Work as the project's own role; one that 'dml infra reader' made is for comparing.",
+        ) from error
 
 
 @contextmanager
