@@ -59,7 +59,9 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the quick tests."""
     install(session)
-    session.run("python", "-m", "pytest", "-m", "not integration", *session.posargs)
+    # A file's tests stay with one process: their servers and lakes are started once.
+    workers = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
+    session.run("python", "-m", "pytest", *workers, "-m", "not integration", *session.posargs)
 
 
 @nox.session
