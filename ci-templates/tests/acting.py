@@ -134,7 +134,7 @@ def _environment(folder: Path, own: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DML_", "GITHUB_", "ACT", "AWS_"))}
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
-    _stand_in_for_gh(programs / "gh", folder / "gh.txt")
+    _stand_in_for_gh(programs / "gh", folder)
     return {
         **kept,
         "XDG_CONFIG_HOME": str(folder / "config"),
@@ -148,13 +148,18 @@ def _environment(folder: Path, own: Path) -> dict[str, str]:
     }
 
 
-def _stand_in_for_gh(path: Path, asked: Path) -> None:
-    """Notes what it is asked, with the files that are named."""
+def _stand_in_for_gh(path: Path, folder: Path) -> None:
+    """Notes what it is asked, with the files that are named; says what a test put into `answers`."""
+    asked = folder / "gh.txt"
     path.write_text(
         "#!/usr/bin/env bash\n"
         f"printf '%s\\n' \"$*\" >>'{asked}'\n"
-        "while (($#)); do if [[ $1 == --body-file || $1 == --notes-file ]]; then "
-        f"cat \"$2\" >>'{asked}'; fi; shift; done\n"
+        f"answer='{folder}/answers'/\"$1 $2\"\n"
+        'if [[ -f $answer ]]; then cat "$answer"; fi\n'
+        "while (($#)); do case $1 in "
+        f"--body-file | --notes-file) cat \"$2\" >>'{asked}' ;; "
+        f"body=@*) cat \"${{1#body=@}}\" >>'{asked}' ;; "
+        "esac; shift; done\n"
     )
     path.chmod(0o755)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import acting
 import pytest
 from projects import Project, prepare
+from small import Runner
 
 PROGRAMS = {
     "act": "github.com/nektos/act@v0.2.89",
@@ -69,3 +70,8 @@ def project(project_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This repository as act sees it, with the set-up action's stand-in."""
     return acting.templates(tmp_path_factory.mktemp("templates"))
+
+
+@pytest.fixture
+def runner(act: Path, own: Path, tmp_path: Path) -> Runner:
+    return Runner(act, own, tmp_path)
