@@ -87,6 +87,39 @@ def test_the_last_comment_never_stands_for_a_check_that_died(
     assert told.partition(":")[0] in outcome.summary("change")
 
 
+@pytest.mark.parametrize(("of", "runs"), [(acting.REPOSITORY, False), ("stranger/project", True)], ids=["ours", "fork"])
+def test_only_a_branch_of_the_repository_gets_the_runner_in_the_servers_network(
+    runner: Runner, tmp_path: Path, of: str, *, runs: bool
+) -> None:
+    """act leaves a job out whose runner it has not got, and it has not got this one."""
+    root = project(tmp_path, change=WRITES, lake_runner="in-the-network")
+
+    outcome = runner.run(root, "pull_request", payload=pull_request(of=of))
+
+    assert {"lint", "files"} <= outcome.passed, outcome.text
+    assert ("change" in outcome.passed) == runs
+
+
+@pytest.mark.parametrize("event", ["pull_request", "push"])
+@pytest.mark.parametrize(
+    ("inputs", "read"),
+    [
+        ({"dvc_endpoint": "https://s3.example.com", "dvc_region": "eu-west-3"}, "https://s3.example.com eu-west-3"),
+        ({}, "- us-east-1"),
+    ],
+    ids=["elsewhere", "nothing said"],
+)
+def test_dvcs_storage_may_be_in_any_object_store(
+    runner: Runner, tmp_path: Path, event: str, inputs: dict[str, str], read: str
+) -> None:
+    root = project(tmp_path, change=WRITES, dvc_remote_url="s3://dvc/small", **inputs)
+
+    outcome = runner.run(root, event, payload=pull_request() if event == "pull_request" else None)
+
+    assert outcome.failed == set(), outcome.text
+    assert f"files with s3://dvc/small {read}" in outcome.said("files")
+
+
 def test_a_result_of_an_earlier_attempt_is_not_taken_for_this_ones(runner: Runner, tmp_path: Path) -> None:
     """What an attempt kept is there for the next one, under the same name."""
     root = project(tmp_path, change='session.error("planted")')

@@ -156,6 +156,18 @@ def test_everything_works_with_an_object_store_that_the_settings_name(
         check(pushed, dead)
 
 
+def test_an_object_store_that_is_not_the_lakes_is_reached_with_what_a_workflow_gives(
+    pushed: Path, local: Settings, object_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    remote = DvcSettings(remote_url=f"s3://lake/{tmp_path.name}/dvc", s3_endpoint=object_store)
+    lake = LakeSettings(s3_endpoint="http://127.0.0.1:9", s3_region="eu-west-3")
+    settings = local.model_copy(update={"dvc": remote, "lake": lake})
+    Dvc(pushed, settings).run("push")
+    assert found(pushed, settings) == []
+
+
 def test_what_cannot_be_checked_is_said_in_a_sentence(root: Path, local: Settings, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
