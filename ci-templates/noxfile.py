@@ -5,6 +5,7 @@ With `--no-venv` the programs come from the environment that nox itself runs in,
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,14 +57,34 @@ def pin(session: nox.Session) -> None:
     if not re.fullmatch(r"[0-9a-f]{40}", commit) or not re.fullmatch(r"v[0-9.]+", version):
         session.error(f"{commit} {version} is no commit of 40 digits and a version such as v0.1.0")
     owner = next((word.removeprefix("--owner=") for word in rest if word.startswith("--owner=")), None)
+    written = {}
     for folder in [word for word in rest if not word.startswith("--")] or ["."]:
         for path in sorted(Path(folder).glob("**/*.yml")) + sorted(Path(folder).glob("*.md")):
             if {".github", "examples"} & set(path.parts) or path.suffix == ".md":
                 text = path.read_text(encoding="utf-8")
                 changed = CALL.sub(lambda m: f"{m[1]}{owner or m[2]}{m[3]}@{commit} # {version}", text)
                 if changed != text:
-                    path.write_text(changed, encoding="utf-8")
-                    session.log(f"pinned {path}")
+                    written[path] = changed
+    # What is in .github here calls actions, which call nothing of ours, and this is how they come to be the owner's.
+    if owner and any(not path.resolve().is_relative_to(Path(".github").resolve()) for path in written):
+        refuse_workflows_of_others(session, commit, version, owner)
+    for path, changed in written.items():
+        path.write_text(changed, encoding="utf-8")
+        session.log(f"pinned {path}")
+
+
+def refuse_workflows_of_others(session: nox.Session, commit: str, version: str, owner: str) -> None:
+    """Stop where the workflows of a commit call actions of another owner: so would whoever calls them."""
+    command = ["git", "grep", "--no-color", "-hoE", "uses: [^/ ]+/ci-templates/", commit, "--", ".github"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        session.error(f"{commit} is no commit of this repository that has workflows: push or fetch it first")
+    if others := sorted({line.split()[1].partition("/")[0] for line in done.stdout.splitlines()} - {owner}):
+        session.error(
+            f"the workflows of {commit[:12]} call {', '.join(others)}/ci-templates, which is not of {owner}. First let "
+            f"them call your own, here: nox -s pin -- {commit} {version} --owner={owner} .github. Commit and push "
+            "that; then pin what calls them to the new commit"
+        )
 
 
 @nox.session(venv_backend="none")

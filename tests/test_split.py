@@ -153,6 +153,42 @@ def test_what_a_repositorys_workflows_run_is_in_it(repositories: Path, folder: s
                         assert (made / needed).is_file(), f"{path.name} installs {needed}"
 
 
+def owners_of(hosting: Path, text: str) -> set[str]:
+    """Whose workflows and actions a workflow runs, down to the last, in what was pushed."""
+    found = set()
+    for owner, path, pin in re.findall(r"uses: ([\w-]+)/ci-templates/([\w./-]+)@([0-9a-f]{40})", text):
+        called = git(
+            hosting / "ci-templates.git", "show", f"{pin}:{path if path.endswith('.yml') else path + '/action.yml'}"
+        )
+        found |= {owner, *owners_of(hosting, called)}
+    return found
+
+
+def test_the_page_on_five_repositories_leaves_workflows_of_one_owner(repositories: Path, tmp_path: Path) -> None:
+    """Its commands are typed as they stand; only the hosting is a folder of this machine."""
+    hosting = tmp_path / "hosting"
+    for name in FOLDERS:
+        git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(hosting / f"{name}.git"))
+        git(tmp_path, "clone", "--quiet", str(repositories / name), str(tmp_path / "repositories" / name))
+    (tmp_path / "tree").mkdir()
+    page = (ROOT / "docs/polyrepo.md").read_text()
+    typed = [block for block in re.findall(r"```sh[^\n]*\n(.*?)```", page, re.DOTALL) if "git@git.example.com" in block]
+    assert len(typed) == 2
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for block in typed:
+        commands = block.replace("git@git.example.com:data", str(hosting))
+        env = {**os.environ, **AUTHOR, **COMMITTER, "PATH": path}
+        done = subprocess.run(
+            ["bash", "-euc", commands], cwd=tmp_path / "tree", env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    for name in FOLDERS:
+        pushed = git(hosting / f"{name}.git", "ls-tree", "-r", "--name-only", "main").splitlines()
+        workflows = [path for path in pushed if ".github/workflows/" in path]
+        found = [owners_of(hosting, git(hosting / f"{name}.git", "show", f"main:{path}")) for path in workflows]
+        assert set().union(*found) == {"data"}, name
+
+
 def test_what_is_built_here_is_published_to_a_command_and_then_gone(tmp_path: Path) -> None:
     wheel = tmp_path / "tiny_thing-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as content:

@@ -18,7 +18,9 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 STANDINS = Path(__file__).parent / "standins"
-OWN = "dml-data/ci-templates"
+_FOUND = re.search(r"uses: ([\w-]+/ci-templates)/", (ROOT / "examples/project/ci.yml").read_text())
+assert _FOUND, "the example of a project calls no workflow of this repository"
+OWN = _FOUND[1]
 REPOSITORY = "acme/project"
 _PINNED = re.compile(r"uses: ([\w.-]+/[\w.-]+)(?:/[\w./-]+)?@([0-9a-f]{40})")
 _TIMEOUT_S = 1500
@@ -125,7 +127,7 @@ def _local(repository: Path, own: Path) -> list[str]:
     found = {match.groups() for text in texts for match in _PINNED.finditer(text)}
     places = []
     for name, commit in sorted(found):
-        place = own if name == OWN else STANDINS / name.partition("/")[2]
+        place = own if name.endswith("/ci-templates") else STANDINS / name.partition("/")[2]
         places.append(f"{name}@{commit}={place}")
     return places
 
