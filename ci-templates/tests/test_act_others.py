@@ -18,6 +18,7 @@ from small import Runner, caller, commit
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 DIGEST = "ghcr.io/acme/project@sha256:" + "1" * 64
+CONFLICT = "<<<<<<< yours\nmine\n=======\nbetter\n>>>>>>> template\n"
 NOXFILE = """
 import nox
 from pathlib import Path
@@ -175,7 +176,7 @@ def templated(runner: Runner, tmp_path: Path, written: dict[str, str]) -> Path:
     [
         ({}, None),
         ({"README.md": "better\n"}, "--title Update from the template"),
-        ({"README.md": "<<<<<<< yours\nmine\n=======\nbetter\n>>>>>>> template\n"}, "--draft"),
+        ({"README.md": CONFLICT}, "--draft"),
     ],
     ids=["nothing new", "an improvement", "a conflict"],
 )
@@ -207,6 +208,70 @@ def test_workflows_of_the_template_need_a_token_that_may_push_them(runner: Runne
     assert outcome.failed == {"propose"}, outcome.text
     assert "the secret TEMPLATE_UPDATE_TOKEN (contents, pull requests and workflows: write)" in outcome.said("propose")
     assert "template-update" not in git(runner.hosting, "branch", "--list")
+
+
+def test_an_open_pull_request_that_has_all_of_it_is_left_alone(runner: Runner, tmp_path: Path) -> None:
+    """A week later: a push would run its checks again and take back what was approved."""
+    root = templated(runner, tmp_path, {"README.md": "better\n"})
+    assert runner.run(root).failed == set()
+    runner.answer("pr list", "7\n")
+    branch = git(runner.hosting, "rev-parse", "template-update")
+    before = runner.asked("gh")
+    # Its own commit would have another time, so another id.
+    git(root, "commit", "--quiet", "--amend", "--no-edit", "--date=2026-01-01T00:00:00Z")
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == set(), outcome.text
+    assert "Pull request 7 has all of it already." in outcome.said("propose")
+    assert git(runner.hosting, "rev-parse", "template-update") == branch
+    assert "pr edit" not in runner.asked("gh").removeprefix(before)
+    assert "pr create" not in runner.asked("gh").removeprefix(before)
+
+
+@pytest.mark.parametrize(
+    ("written", "said", "undone"),
+    [
+        ("better still\n", "What the template changed", False),
+        (CONFLICT, "You and the template changed the same lines", True),
+    ],
+    ids=["an improvement", "a conflict"],
+)
+def test_an_open_pull_request_says_what_is_in_it_now(
+    runner: Runner, tmp_path: Path, written: str, said: str, *, undone: bool
+) -> None:
+    root = templated(runner, tmp_path, {"README.md": "better\n"})
+    assert runner.run(root).failed == set()
+    assert "You and the template" not in runner.asked("gh")
+    runner.answer("pr list", "7\n")
+    before = runner.asked("gh")
+    noxfile = root / "noxfile.py"
+    noxfile.write_text(noxfile.read_text().replace(repr("better\n"), repr(written)))
+    git(root, "commit", "--quiet", "--all", "--message=the template moved on")
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == set(), outcome.text
+    asked = runner.asked("gh").removeprefix(before)
+    assert "pr edit 7 --repo acme/project --body-file dist/template/text.md\n" in asked
+    assert said in asked
+    assert ("pr ready 7 --repo acme/project --undo\n" in asked) == undone
+    assert "pr create" not in asked
+    assert git(runner.hosting, "show", "template-update:README.md") == written.strip()
+
+
+def test_a_branch_whose_pull_request_is_gone_gets_another(runner: Runner, tmp_path: Path) -> None:
+    root = templated(runner, tmp_path, {"README.md": CONFLICT})
+    assert runner.run(root).failed == set()
+    branch, before = git(runner.hosting, "rev-parse", "template-update"), runner.asked("gh")
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == set(), outcome.text
+    assert git(runner.hosting, "rev-parse", "template-update") == branch
+    asked = runner.asked("gh").removeprefix(before)
+    assert "pr create --repo acme/project --head template-update" in asked
+    assert "--draft" in asked
 
 
 def test_a_branch_on_which_somebody_works_stays_as_it_is(runner: Runner, tmp_path: Path) -> None:
