@@ -236,6 +236,7 @@ def describe(session: nox.Session, tag: str) -> None:
     """What session sbom does, for an image."""
     bill, report = Path(f"dist/{NAME}.cdx.json"), Path(f"dist/{NAME}.audit.json")
     bill.parent.mkdir(exist_ok=True)
+    report.unlink(missing_ok=True)  # one of another image would be taken for this one's
     ask = "import sys; print('%d.%d' % sys.version_info[:2])"
     run = ["docker", "run", "--rm", "--network=none"]
     python = session.run(*run, tag, "python", "-c", ask, silent=True, external=True)

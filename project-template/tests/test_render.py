@@ -228,6 +228,7 @@ def test_a_built_image_is_described_before_the_next_session_reads_of_it(
     noxfile = runpy.run_path(str(rendered(GOOD) / "noxfile.py"))
     called: list[str] = []
     given: dict[str, str] = {}
+    answers = True
     commit = start_repository(tmp_path)
     address = "https://robot:word@git.example.com/acme/project-marketing"  # pragma: allowlist secret
     git(tmp_path, "remote", "add", "origin", address)
@@ -238,7 +239,7 @@ def test_a_built_image_is_described_before_the_next_session_reads_of_it(
         def run(self, *command: str, **_: object) -> str:
             called.append(command[1] if command[0] == "docker" else command[-1])
             given.update(part.removeprefix("--build-arg=").split("=", 1) for part in command if "--build-arg=" in part)
-            if command[0] == "uv" and "--output" in command:
+            if command[0] == "uv" and "--output" in command and answers:
                 report = {"dependencies": [{"name": "six", "version": "1.17.0", "vulns": []}]}
                 Path(command[command.index("--output") + 1]).write_text(json.dumps(report))
             return json.dumps({"components": []}) if "environment" in command else "3.11"
@@ -246,12 +247,20 @@ def test_a_built_image_is_described_before_the_next_session_reads_of_it(
         def log(self, _: str) -> None:
             pass
 
+        def warn(self, text: str) -> None:
+            called.append(text)
+
     monkeypatch.chdir(tmp_path)
     noxfile["image"].func(Session())
     assert called[0] == "build"
     assert json.loads((tmp_path / "dist/project-marketing.audit.json").read_text())["dependencies"]
     assert given["REVISION"] == commit
     assert given["SOURCE"] == "https://git.example.com/acme/project-marketing"
+
+    answers = False  # the service: what was found of the image before is not taken for this one's
+    noxfile["image"].func(Session())
+    assert "vulnerabilities were NOT checked" in called[-1]
+    assert not (tmp_path / "dist/project-marketing.audit.json").exists()
 
 
 def git(folder: Path, *command: str) -> str:

@@ -105,10 +105,11 @@ def check_vulnerabilities(report: Path, accepted: Path, *, today: datetime.date)
 
     Args:
         report: pip-audit's JSON.
-        accepted: a YAML file with a list ``accept`` of ``id``, ``until`` and ``why``; may be absent.
+        accepted: a YAML file with a list ``accept``, each of a vulnerability's ``id`` or of a ``package`` that is on no
+            public list, ``until`` and ``why``; may be absent.
     Returns: a sentence on what was found.
     Raises:
-        ChecksFailedError: there are others, or nobody looked.
+        ChecksFailedError: there are others, or a package could not be looked up.
         ConfigError: the file of what is accepted is wrong.
     """
     what = "cannot accept the image's packages"
@@ -117,7 +118,7 @@ def check_vulnerabilities(report: Path, accepted: Path, *, today: datetime.date)
             what, f"they were not checked: there is no {report}", "Run 'nox -s sbom' where the service is reached."
         )
     packages = json.loads(report.read_text(encoding="utf-8"))["dependencies"]
-    waived = _accepted(accepted, today)
+    waived, unlisted = _accepted(accepted, today)
     found = {
         f"{package['name']} {package['version']}: {each['id']}" + _fix(each)
         for package in packages
@@ -130,15 +131,24 @@ def check_vulnerabilities(report: Path, accepted: Path, *, today: datetime.date)
             f"{len(found)} known vulnerabilities: " + "; ".join(sorted(found)[:10]),
             f"Lock newer versions (nox -s lock -- --upgrade), or accept each in {accepted} with until and why.",
         )
-    unknown = sum("skip_reason" in package for package in packages)
-    # pip-audit calls it success when its service answers for nothing.
-    if packages and unknown == len(packages):
+    # pip-audit calls it success when its service knows some of them only, or none. Ours are not in its report.
+    skipped = {str(package["name"]): package["skip_reason"] for package in packages if "skip_reason" in package}
+    if packages and len(skipped) == len(packages):
         raise ChecksFailedError(
             what,
-            f"none of {unknown} packages was checked: {packages[0]['skip_reason']}",
+            f"none of {len(packages)} packages was checked: {packages[0]['skip_reason']}",
             "Run 'nox -s sbom' where the service is reached.",
         )
-    return f"{len(packages) - unknown} of {len(packages)} packages checked, {len(waived)} vulnerabilities accepted"
+    if unknown := sorted(name for name in skipped if _canonical(name) not in unlisted):
+        named = "; ".join(f"{name} ({skipped[name]})" for name in unknown[:10]) + ("; …" if len(unknown) > 10 else "")
+        raise ChecksFailedError(
+            what,
+            f"{len(unknown)} of {len(packages)} packages could not be looked up: {named}",
+            f"Run 'nox -s sbom' where the service is reached. One that is on no public list is accepted in {accepted}: "
+            "{package: NAME, until: 2027-01-31, why: …}.",
+        )
+    known = f"{len(packages) - len(skipped)} of {len(packages)} packages checked"
+    return f"{known}, {len(skipped)} accepted unchecked, {len(waived)} vulnerabilities accepted"
 
 
 def _fix(vulnerability: dict[str, Any]) -> str:
@@ -146,15 +156,22 @@ def _fix(vulnerability: dict[str, Any]) -> str:
     return f" (corrected in {', '.join(versions)})" if versions else ""
 
 
-def _accepted(path: Path, today: datetime.date) -> set[str]:
+def _canonical(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _accepted(path: Path, today: datetime.date) -> tuple[set[str], set[str]]:
+    """The vulnerabilities and the packages of which nothing is known that are accepted on that day."""
     if not path.is_file():
-        return set()
-    what = f"cannot read {path}"
+        return set(), set()
     try:
         entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {})["accept"]
-        kept = {str(e["id"]) for e in entries if e["until"] >= today and str(e["why"]).strip()}
+        kept = [e for e in entries if e["until"] >= today and str(e["why"]).strip()]
+        packages = {_canonical(str(e["package"])) for e in kept if "package" in e}
+        return {str(e["id"]) for e in kept if "package" not in e}, packages
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(
-            what, f"{error}", "Write 'accept:' with a list of {id: …, until: 2027-01-31, why: …}."
+            f"cannot read {path}",
+            f"{error}",
+            "Write 'accept:' with a list of {id: …, until: 2027-01-31, why: …}, or with package in place of id.",
         ) from error
-    return kept
