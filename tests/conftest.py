@@ -21,6 +21,11 @@ def listed_files() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def listed() -> list[str]:
+    return listed_files()
+
+
+@pytest.fixture(scope="session")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This tree as a clone would have it."""
     target = tmp_path_factory.mktemp("copy")

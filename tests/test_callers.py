@@ -1,6 +1,7 @@
-"""The files that call the reusable workflows are the examples of ci-templates, word for word: one test covers all."""
+"""Who calls the reusable workflows has the examples of ci-templates, word for word; linters read all workflows."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,14 @@ CALLERS = {
     "platform-base-image": "library",
     "platform-infra": "library",
 }
+GITHUB = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in (".github", "*/.github", "*/template/.github")
+    for path in ROOT.glob(pattern)
+)
+WORKFLOWS = [
+    str(path.relative_to(ROOT)) for folder in GITHUB for path in sorted((ROOT / folder / "workflows").iterdir())
+]
 
 
 @pytest.mark.parametrize("folder", CALLERS)
@@ -51,11 +60,38 @@ def test_the_base_image_is_made_by_the_workflow_of_the_projects() -> None:
     assert {*called, "environment"} <= set(sessions)
 
 
-def test_no_workflow_of_the_tree_has_what_zizmor_finds() -> None:
-    program = shutil.which("zizmor", path=str(Path(sys.executable).parent)) or shutil.which("zizmor")
+def check(name: str, *command: str) -> str:
+    """What a linter of the environment prints, which has to find nothing."""
+    program = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if program is None:
-        pytest.skip("zizmor is not in this environment: ./dml test installs it")
-    folders = sorted(str(path.relative_to(ROOT)) for path in [ROOT / ".github", *ROOT.glob("*/.github")])
-    command = [program, "--offline", "--quiet", "--persona=pedantic", *folders]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        pytest.skip(f"{name} is not in this environment: ./dml test installs it")
+    done = subprocess.run([program, *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_what_is_looked_at_are_all_workflows_of_the_tree(listed: list[str]) -> None:
+    assert sorted(name for name in listed if "/.github/workflows/" in f"/{name}") == sorted(WORKFLOWS)
+    assert set(CALLERS) | {".", "project-template", "ci-templates"} == {f.rpartition("/")[0] or "." for f in GITHUB}
+    # As the template has them, so has a project that is rendered: nothing in them is an answer.
+    assert not [name for name in WORKFLOWS if name.endswith(".jinja")]
+
+
+def test_nothing_is_switched_off_for_a_linter(listed: list[str]) -> None:
+    marks = re.compile(r"zizmor: ?ignore|actionlint:|shellcheck disable|yamllint disable")
+    assert [name for name in WORKFLOWS if marks.search((ROOT / name).read_text())] == []
+    assert [name for name in listed if re.search(r"(^|/)\.?zizmor\.ya?ml$", name)] == []
+
+
+def test_no_workflow_of_the_tree_has_what_zizmor_finds() -> None:
+    check("zizmor", "--offline", "--quiet", "--persona=pedantic", *GITHUB)
+
+
+@pytest.mark.timeout(1200)  # Go builds it on first use
+def test_no_workflow_of_the_tree_has_what_actionlint_finds() -> None:
+    program = runpy.run_path(str(ROOT / "ci-templates/tests/programs.py"))["program"]("actionlint")
+    check(str(program), "-config-file", "ci-templates/.github/actionlint.yaml", *WORKFLOWS)
+
+
+def test_every_workflow_of_the_tree_follows_githubs_schema() -> None:
+    check("check-jsonschema", "--builtin-schema=vendor.github-workflows", *WORKFLOWS)
