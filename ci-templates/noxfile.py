@@ -57,8 +57,11 @@ def pin(session: nox.Session) -> None:
     if not re.fullmatch(r"[0-9a-f]{40}", commit) or not re.fullmatch(r"v[0-9.]+", version):
         session.error(f"{commit} {version} is no commit of 40 digits and a version such as v0.1.0")
     owner = next((word.removeprefix("--owner=") for word in rest if word.startswith("--owner=")), None)
+    folders = [word for word in rest if not word.startswith("--")] or ["."]
+    if absent := [folder for folder in folders if not Path(folder).is_dir()]:
+        session.error(f"there is no folder {', '.join(absent)}: nothing was pinned")
     written = {}
-    for folder in [word for word in rest if not word.startswith("--")] or ["."]:
+    for folder in folders:
         for path in sorted(Path(folder).glob("**/*.yml")) + sorted(Path(folder).glob("*.md")):
             if {".github", "examples"} & set(path.parts) or path.suffix == ".md":
                 text = path.read_text(encoding="utf-8")

@@ -21,10 +21,10 @@ STEPS = [
 CALLED = re.compile(r"uses: ([\w-]+)/ci-templates/([\w./-]+)@([0-9a-f]{40})")
 # What calls the workflows, and where the repository has these files.
 CALLERS = {
-    "project-sales": (".github/workflows", "project"),
-    "project-template": ("template/.github/workflows", "project"),
-    "platform-base-image": (".github/workflows", "library"),
-    "platform-infra": (".github/workflows", "library"),
+    "sales": (".github/workflows", "project"),
+    "template": ("template/.github/workflows", "project"),
+    "library": (".github/workflows", "library"),
+    "server": (".github/workflows", "library"),
 }
 
 
@@ -119,11 +119,19 @@ def test_a_commit_whose_workflows_call_another_owner_is_refused_with_what_to_do_
 
 
 def test_a_commit_that_is_not_here_is_refused(clones: Path) -> None:
-    done = type_in(clones / "ci-templates", f"nox -s pin -- {'1' * 40} v0.1.0 --owner=acme ../project-sales")
+    done = type_in(clones / "ci-templates", f"nox -s pin -- {'1' * 40} v0.1.0 --owner=acme ../sales")
 
     assert done.returncode
     assert f"{'1' * 40} is no commit of this repository" in done.stdout + done.stderr
-    assert git(clones / "project-sales", "status", "--porcelain") == ""
+    assert git(clones / "sales", "status", "--porcelain") == ""
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_is_written(clones: Path) -> None:
+    done = type_in(clones / "ci-templates", f"nox -s pin -- {'1' * 40} v0.1.0 ../sales ../sails")
+
+    assert done.returncode
+    assert "there is no folder ../sails: nothing was pinned" in done.stdout + done.stderr
+    assert git(clones / "sales", "status", "--porcelain") == ""
 
 
 def test_a_later_commit_is_pinned_without_saying_the_owner_again(clones: Path) -> None:
@@ -132,8 +140,8 @@ def test_a_later_commit_is_pinned_without_saying_the_owner_again(clones: Path) -
         assert type_in(own, step).returncode == 0
     commit = git(own, "rev-parse", "HEAD")
 
-    done = type_in(own, f"nox -s pin -- {commit} v0.2.0 ../project-sales")
+    done = type_in(own, f"nox -s pin -- {commit} v0.2.0 ../sales")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    text = (clones / "project-sales/.github/workflows/ci.yml").read_text()
+    text = (clones / "sales/.github/workflows/ci.yml").read_text()
     assert f"uses: acme/ci-templates/.github/workflows/project-ci.yml@{commit} # v0.2.0" in text
