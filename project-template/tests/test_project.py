@@ -109,6 +109,31 @@ def test_the_commands_of_the_readme_work(tmp_path: Path, call: Call) -> None:
     assert (project / "dvc.lock").read_text() == lock
 
 
+def test_the_main_branch_pushes_with_files_that_only_the_shared_storage_has(tmp_path: Path, call: Call) -> None:
+    """A clone has neither what DVC tracks nor the folder that .dvc/config names: the settings' one has it."""
+    project = make_project(tmp_path / "project-marketing", make_answers(["files"], True, False, "local"))
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    settings = ["env", f"DML_DVC__REMOTE_URL={shared}"]
+    (project / "prices.csv").write_text("2\n1\n")
+    call(project, "dml", "dvc", "add", "prices.csv")
+    pipeline = project / "dvc.yaml"
+    stage = "  sorted:\n    cmd: sort prices.csv > sorted.csv\n    deps: [prices.csv]\n    outs: [sorted.csv]\n"
+    pipeline.write_text(pipeline.read_text().replace("stages:\n", f"stages:\n{stage}"))
+    call(project, *settings, "dml", "dvc", "repro")
+    call(project, *settings, "dml", "dvc", "push", "prices.csv.dvc")
+    call(project, "git", "add", "--all")
+    call(project, "git", "commit", "--quiet", "--message=prices")
+    clone = tmp_path / "clone" / "project-marketing"
+    call(tmp_path, "git", "clone", "--quiet", str(project), str(clone))
+    nox = [*settings, sys.executable, "-m", "nox", "-f", "noxfile.py", "--no-venv", "-s", "files", "--"]
+
+    call(clone, *nox, "push")
+
+    assert (clone / "sorted.csv").read_text() == "1\n2\n"
+    call(project, *settings, "dml", "dvc", "check")
+
+
 def test_a_failing_test_of_a_team_publishes_nothing(tmp_path: Path, call: Call) -> None:
     project = make_project(tmp_path / "project-marketing", make_answers(["files"], True, False, "none"))
     (project / "dbt/tests/assert_planted.sql").write_text("select * from {{ ref('fct_orders') }} limit 3\n")
