@@ -48,7 +48,7 @@ def clones(tmp_path: Path) -> Path:
     own = clones / "ci-templates"
     for name in (".github", "examples"):
         shutil.copytree(ROOT / name, own / name)
-    for name in ("noxfile.py", "README.md"):
+    for name in (".gitignore", "noxfile.py", "README.md"):
         shutil.copy(ROOT / name, own / name)
     for name, (place, example) in CALLERS.items():
         shutil.copytree(ROOT / "examples" / example, clones / name / place)
