@@ -66,7 +66,7 @@ def tests(session: nox.Session, folder: str) -> None:
 @nox.session
 @nox.parametrize("folder", FOLDERS, ids=FOLDERS)
 def integration(session: nox.Session, folder: str) -> None:
-    """Run the slow tests of each package, the quick ones of rendered projects, the workflows with act on a small one."""
+    """Run the slow tests of each package, quick ones of rendered projects, and the workflows with act on a small one."""
     if folder == "project-template":
         fan_out(session, folder, "integration", "-k", "any_answers", *session.posargs)
         return
@@ -92,7 +92,7 @@ def integration_long(session: nox.Session) -> None:
 
 @nox.session
 def stack(session: nox.Session) -> None:
-    """Build the images and run the whole server on this machine's Docker engine: `dml test --stack`."""
+    """Build the images, push one by its workflow, run the whole server on this machine's engine: `dml test --stack`."""
     if missing := find_missing_for_images():
         session.skip(missing)
     images = {
@@ -106,6 +106,8 @@ def stack(session: nox.Session) -> None:
         os.environ["TEST_RENDERED_IMAGES"] = build_rendered(session, "dml-platform-base:stack-test", folder)
         os.environ["TEST_RENDERED_PROJECTS"] = folder
         session.run("python", "-m", "pytest", str(ROOT / "tests" / "test_images.py"))
+        marketing = str(Path(folder) / "project-marketing")
+        fan_out(session, "ci-templates", "images", TEST_PROJECT=marketing)
         fan_out(session, "platform-infra", "stack", *session.posargs)
 
 

@@ -47,7 +47,14 @@ def tests(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Run the workflows with act on the project that TEST_PROJECT names; it has to be installed beside."""
     install(session)
-    session.run("python", "-m", "pytest", "-m", "integration", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "integration and not images", *session.posargs)
+
+
+@nox.session
+def images(session: nox.Session) -> None:
+    """Run with act what builds and pushes images, on TEST_PROJECT and TEST_BASE_IMAGE; needs a Docker engine."""
+    install(session)
+    session.run("python", "-m", "pytest", "-m", "images", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -18,6 +18,8 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", "tests", "integration"]
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
+PROJECT = nox.project.load_toml(Path(__file__).parent / "pyproject.toml")["project"]
+TAG = f"dml-platform-base:{PROJECT['version']}"
 CONSTRAINTS = Path("src/dml_platform/constraints.txt")
 COMPILE = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.10", "--generate-hashes"]
 COMPILE += ["--no-annotate", "--custom-compile-command=nox -s lock"]
@@ -115,11 +117,11 @@ def lock(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def image(session: nox.Session) -> None:
     """Build the image with plain Docker, and describe it (session sbom); `-- TAG [docker build's own options]`."""
-    tag, *options = session.posargs or ["dml-platform-base:0.1.0"]
+    tag, *options = session.posargs or [TAG]
     if certificates := os.environ.get("SSL_CERT_FILE"):
         options += [f"--secret=id=ca,src={certificates}", "--network=host"]
-    if os.environ.get("UV_DEFAULT_INDEX"):
-        options.append("--secret=id=index,env=UV_DEFAULT_INDEX")
+    indexes = {"index": "UV_DEFAULT_INDEX", "extra-index": "UV_INDEX"}
+    options += [f"--secret=id={name},env={variable}" for name, variable in indexes.items() if os.environ.get(variable)]
     session.run("docker", "build", *origin(), *options, "--tag", tag, ".", external=True)
     # Here and not as a session of its own: that would come after `vulnerabilities`, which reads what this writes.
     describe(session, tag)
@@ -128,17 +130,18 @@ def image(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def sbom(session: nox.Session) -> None:
     """Write the image's bill of materials (CycloneDX) and its known vulnerabilities into dist/; `-- TAG`."""
-    describe(session, session.posargs[0] if session.posargs else "dml-platform-base:0.1.0")
+    describe(session, session.posargs[0] if session.posargs else TAG)
 
 
 def origin() -> list[str]:
-    """What an image is told of its code: the commit, by which its runs can be made again, its day, where it is from."""
+    """What an image is told of its code: version, commit (by which its runs can be made again), day and origin."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     told = {
+        "VERSION": PROJECT["version"],
         "REVISION": git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
         "CREATED": git("log", "-1", "--format=%cI"),
         "SOURCE": re.sub("//[^/@]*@", "//", git("remote", "get-url", "origin")),  # without a password
@@ -193,7 +196,7 @@ def describe(session: nox.Session, tag: str) -> None:
 @nox.session(venv_backend="none")
 def image_check(session: nox.Session) -> None:
     """Run the image as a project's runs: its command works, with nothing to write to, not as root; `-- TAG`."""
-    tag = session.posargs[0] if session.posargs else "dml-platform-base:0.1.0"
+    tag = session.posargs[0] if session.posargs else TAG
     confined = ["--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     run = ["docker", "run", "--rm", *confined, tag]
     session.run(*run, "dml", "--version", external=True)

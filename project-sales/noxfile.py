@@ -206,8 +206,8 @@ def image(session: nox.Session) -> None:
         session.run("dml", "elementary", "install", external=True)
     if certificates := os.environ.get("SSL_CERT_FILE"):
         options += [f"--secret=id=ca,src={certificates}", "--network=host"]
-    if os.environ.get("UV_DEFAULT_INDEX"):
-        options.append("--secret=id=index,env=UV_DEFAULT_INDEX")
+    indexes = {"index": "UV_DEFAULT_INDEX", "extra-index": "UV_INDEX"}
+    options += [f"--secret=id={name},env={variable}" for name, variable in indexes.items() if os.environ.get(variable)]
     session.run("docker", "build", *origin(), *options, "--tag", tag, "--file=docker/Dockerfile", ".", external=True)
     # Here and not as a session of its own: that would come after `vulnerabilities`, which reads what this writes.
     describe(session, tag)
@@ -220,13 +220,14 @@ def sbom(session: nox.Session) -> None:
 
 
 def origin() -> list[str]:
-    """What an image is told of its code: the commit, by which its runs can be made again, its day, where it is from."""
+    """What an image is told of its code: version, commit (by which its runs can be made again), day and origin."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     told = {
+        "VERSION": PROJECT["version"],
         "REVISION": git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
         "CREATED": git("log", "-1", "--format=%cI"),
         "SOURCE": re.sub("//[^/@]*@", "//", git("remote", "get-url", "origin")),  # without a password

@@ -2,23 +2,29 @@
 
 The text is checked always, each rule proved by a planted fault. Building needs a Docker engine (25 or newer,
 with buildx) and a Python image to start from, which TEST_PYTHON_IMAGE names; see platform-base-image/docs/image.md.
-TEST_CATALOG_IMAGE names an image of project-sales that has the publisher to OpenMetadata.
+TEST_CATALOG_IMAGE names an image of project-sales that has the publisher to OpenMetadata; TEST_BASE_IMAGE and
+TEST_SALES_IMAGE name images that the session `image` made.
 """
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import index
 import pytest
 
 ROOT = Path(__file__).parent.parent
 BASE, SALES = ROOT / "platform-base-image" / "Dockerfile", ROOT / "project-sales" / "docker" / "Dockerfile"
+DAGSTER = ROOT / "platform-infra" / "images" / "dagster" / "Dockerfile"
 DOCKERFILES = sorted([*ROOT.glob("*/Dockerfile"), *ROOT.glob("*/docker/Dockerfile")])
 LABELS = ["title", "description", "licenses", "source", "version", "revision", "created"]
 REVISION = "0123abcd" * 5
@@ -96,9 +102,25 @@ def _service(found: list[Instruction]) -> Iterator[str]:
         yield "a service without HEALTHCHECK"
 
 
+def version_of(folder: Path) -> str:
+    """The version that a folder's package has."""
+    found = re.search(r'(?m)^version = "(.+)"$', (folder / "pyproject.toml").read_text(encoding="utf-8"))
+    assert found, folder
+    return found[1]
+
+
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_dockerfile_keeps_every_rule(path: Path) -> None:
     assert find_faults(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", [*DOCKERFILES, DAGSTER], ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_version_that_a_dockerfile_names_is_that_of_its_package(path: Path) -> None:
+    """Where a session builds the image it says the version, and the Dockerfile names none."""
+    (default,) = re.findall(r"(?m)^ARG VERSION=(\S+)$", path.read_text(encoding="utf-8"))
+    folder = next(parent for parent in path.parents if (parent / "pyproject.toml").exists())
+    by_session = "def image(session" in (folder / "noxfile.py").read_text(encoding="utf-8")
+    assert default == ("unknown" if by_session else version_of(folder))
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -330,6 +352,78 @@ def test_images_say_what_they_are_and_keep_no_secret(base_image: str, sales_imag
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(
+    ("variable", "folder"), [("TEST_BASE_IMAGE", BASE.parent), ("TEST_SALES_IMAGE", SALES.parent.parent)]
+)
+def test_an_image_that_a_session_made_says_its_packages_version(variable: str, folder: Path) -> None:
+    image = os.environ.get(variable)
+    if not image:
+        pytest.skip(f"{variable} is not set: it names an image that the session `image` of {folder.name} made")
+    labels = json.loads(docker("image", "inspect", "--format={{json .Config.Labels}}", image))
+    assert labels["org.opencontainers.image.version"] == version_of(folder)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(1800)
+def test_a_package_of_a_private_index_gets_into_a_projects_image_and_its_address_does_not(
+    base_image: str, tmp_path: Path
+) -> None:
+    """By the session that workflows call, with what they set: UV_INDEX beside the public index."""
+    wheel = write_wheel(tmp_path / "wheels")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    folder = copy_project(tmp_path)
+    (folder / "requirements" / "run.txt").write_text(f"acme-only==1.0 --hash=sha256:{digest}\n", encoding="utf-8")
+    # As far as the packages, and the labels: what is between takes minutes and asks no index for packages.
+    dockerfile = folder / "docker" / "Dockerfile"
+    packages, rest = dockerfile.read_text(encoding="utf-8").split("# Without an index nothing", maxsplit=1)
+    dockerfile.write_text(packages + "# Last, because" + rest.partition("# Last, because")[2], encoding="utf-8")
+    tag = f"project-sales:private-{uuid.uuid4().hex[:8]}"
+    session = [sys.executable, "-m", "nox", "-f", str(folder / "noxfile.py"), "-s", "image", "--no-venv", "--", tag]
+    session += [f"--build-arg=BASE_IMAGE={base_image}", "--network=host", "--progress=plain"]
+    # The usual index has no such package: only the other way it can get in.
+    with index.serve(wheel.parent) as address:
+        private = address.replace("://", "://reader:planted-password@")  # pragma: allowlist secret
+        variables = {**os.environ, "UV_INDEX": private, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        done = subprocess.run(session, env=variables, capture_output=True, text=True, timeout=900, check=False)
+    try:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        assert run(tag, "python", "-c", "import acme_only; print(acme_only.WORD)") == "private"
+        told = docker("image", "inspect", tag) + docker("history", "--no-trunc", tag)
+        assert "planted-password" not in told
+        labels = json.loads(docker("image", "inspect", "--format={{json .Config.Labels}}", tag))
+        assert labels["org.opencontainers.image.version"] == version_of(folder)
+    finally:
+        docker("image", "rm", "--force", tag, check=False)
+
+
+def write_wheel(folder: Path) -> Path:
+    """A package that no public index has."""
+    folder.mkdir()
+    path = folder / "acme_only-1.0-py3-none-any.whl"
+    texts = {
+        "acme_only.py": "WORD = 'private'\n",
+        "acme_only-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: acme-only\nVersion: 1.0\n",
+        "acme_only-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "acme_only-1.0.dist-info/RECORD": "",
+    }
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, text in texts.items():
+            wheel.writestr(name, text)
+    return path
+
+
+def copy_project(folder: Path) -> Path:
+    """A copy of project-sales, in which a test may change what it likes."""
+    source, copy = SALES.parent.parent, folder / "project-sales"
+    left_out = shutil.ignore_patterns(".*", "target", "logs", "__pycache__")
+    shutil.copytree(source, copy, ignore=left_out)
+    (copy / ".dvc").mkdir()
+    for name in (".dockerignore", ".dvc/config"):
+        shutil.copy(source / name, copy / name)
+    return copy
+
+
+@pytest.mark.integration
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "settings",
@@ -418,12 +512,7 @@ def test_an_image_with_the_publisher_fills_the_catalogue_over_the_network(
 def test_build_fails_in_words(
     base_image: str, sales_image: str, tmp_path: Path, file: str, old: str, new: str, said: str
 ) -> None:
-    folder = tmp_path / "project-sales"
-    left_out = shutil.ignore_patterns(".*", "target", "logs", "__pycache__")
-    shutil.copytree(SALES.parent.parent, folder, ignore=left_out)
-    (folder / ".dvc").mkdir()
-    for name in (".dockerignore", ".dvc/config"):
-        shutil.copy(SALES.parent.parent / name, folder / name)
+    folder = copy_project(tmp_path)
     path = folder / file
     path.write_text(re.sub(old, new, path.read_text(encoding="utf-8"), count=1), encoding="utf-8")
     tag = f"project-sales:broken-{uuid.uuid4().hex[:8]}"

@@ -66,7 +66,7 @@ def prepare(
         variables: what they find in their environment.
     """
     root, state, remote = folder / source.name, folder / "state", folder / "remote"
-    shutil.copytree(source, root, ignore=shutil.ignore_patterns(*_MADE, "tmp", "cache"))
+    shutil.copytree(source, root, ignore=shutil.ignore_patterns(*_MADE, ".git", "tmp", "cache"))
     remote.mkdir()
     if plant:
         plant(root)

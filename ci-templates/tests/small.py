@@ -28,7 +28,7 @@ def commit(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def caller(workflow: str, rights: str = "{}", **inputs: str) -> str:
+def caller(workflow: str, rights: str = "{}", **inputs: str | bool) -> str:
     """A workflow of a repository that calls one of ours, as the examples do."""
     assert PIN
     given = "".join(f"\n      {name.replace('_', '-')}: {json.dumps(value)}" for name, value in inputs.items())
@@ -69,6 +69,8 @@ class Runner:
         *,
         payload: dict[str, Any] | None = None,
         variables: dict[str, str] | None = None,
+        secrets: dict[str, str] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> Outcome:
         """Run it; ``payload`` is what GitHub would say of the event besides the repository."""
         repository = {"full_name": acting.REPOSITORY, "default_branch": "main"}
@@ -88,7 +90,8 @@ class Runner:
             folder=self.folder,
             own=self.own,
             variables=variables,
-            environment=elsewhere,
+            secrets={"GITHUB_TOKEN": "none", **(secrets or {})},
+            environment={**elsewhere, **(environment or {})},
         )
 
     @property

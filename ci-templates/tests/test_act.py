@@ -201,12 +201,15 @@ def test_an_anomaly_that_elementary_finds_stops_a_pull_request(
     assert "Elementary's report of this trial is `elementary.html`" in told
 
 
-def test_an_image_that_does_not_load_is_stopped(act: Path, project: Project, own: Path, tmp_path: Path) -> None:
+@pytest.mark.images
+def test_an_image_that_does_not_load_is_stopped(act: Path, project_folder: Path, own: Path, tmp_path: Path) -> None:
     base = os.environ.get("TEST_BASE_IMAGE")
     if not base or subprocess.run(["docker", "image", "inspect", base], capture_output=True, check=False).returncode:
         pytest.skip("no base image to build a project's image on: set TEST_BASE_IMAGE to one in a Docker engine")
-    repository, event = projects.pull_request(project, tmp_path, projects.break_the_definitions)
-    variables = {"BASE_IMAGE": base}
+    project = projects.prepare(project_folder, tmp_path / "base", with_files=False, commands=())
+    repository, event = projects.pull_request(project, tmp_path / "branch", projects.break_the_definitions)
+    # What is signed in there stays out of the settings of whoever runs the tests.
+    environment = {"DOCKER_CONFIG": str(tmp_path / "docker")}
 
     outcome = acting.run(
         act,
@@ -216,12 +219,14 @@ def test_an_image_that_does_not_load_is_stopped(act: Path, project: Project, own
         workflow="image.yml",
         folder=tmp_path / "left",
         own=own,
-        variables=variables,
+        variables={"BASE_IMAGE": base},
+        environment=environment,
     )
 
     tag = f"ghcr.io/{acting.REPOSITORY}"
     left = subprocess.run(["docker", "images", "--quiet", tag], capture_output=True, text=True, check=False).stdout
     subprocess.run(["docker", "image", "rm", "--force", *left.split()], capture_output=True, check=False)
-    assert outcome.failed == {"try"}, outcome.text
+    assert outcome.failed == {"try", "result"}, outcome.text
     assert "its code server ended" in outcome.said("try")
     assert "planted" in outcome.said("try")
+    assert "The image: failure." in outcome.said("result")

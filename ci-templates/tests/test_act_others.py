@@ -1,4 +1,4 @@
-"""The workflows that no pull request starts, run by act: deploy, release, template-update, nightly.
+"""The workflows that need no project, run by act: deploy, release, image, template-update, nightly.
 
 The repositories are small ones of their own; where a workflow calls `dml infra`, a stand-in notes what it was asked and
 does what the test says, because a server is what platform-infra's tests are about.
@@ -6,12 +6,16 @@ does what the test says, because a server is what platform-infra's tests are abo
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import acting
+import packages
 import pytest
-from acting import ROOT
+import registry
+from acting import ROOT, Outcome
 from projects import git
 from small import Runner, caller, commit
 
@@ -125,6 +129,95 @@ def test_a_release_needs_tag_and_version_to_agree(runner: Runner, tmp_path: Path
         assert "- It is faster." in runner.asked("gh")
 
 
+WHEEL = "thing-1.2.0-py3-none-any.whl"
+BUILDS_A_WHEEL = """
+import sys
+import zipfile
+from pathlib import Path
+
+import nox
+
+TEXTS = {
+    "thing.py": "",
+    "thing-1.2.0.dist-info/METADATA": "Metadata-Version: 2.1\\nName: thing\\nVersion: 1.2.0\\n",
+    "thing-1.2.0.dist-info/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    "thing-1.2.0.dist-info/RECORD": "",
+}
+
+
+@nox.session(venv_backend="none")
+def build(session):
+    out = Path(session.posargs[0])
+    out.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(out / "thing-1.2.0-py3-none-any.whl", "w") as wheel:
+        for name, text in TEXTS.items():
+            wheel.writestr(zipfile.ZipInfo(name), text)
+"""
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A repository with a wheel and a tag, which calls the workflow as the example does."""
+    files = {
+        ".github/workflows/called.yml": (ROOT / "examples/library/release.yml").read_text(),
+        "pyproject.toml": '[project]\nname = "thing"\nversion = "1.2.0"\n',
+        "CHANGELOG.md": "# Changes\n\n## Unreleased\n\n## 1.2.0 (2026-11-01)\n\n- It is faster.\n",
+        "noxfile.py": BUILDS_A_WHEEL,
+        "requirements/dev.txt": (ROOT / "requirements/dev.txt").read_text(),
+    }
+    root = commit(tmp_path / "library", files)
+    git(root, "tag", "v1.2.0")
+    return root
+
+
+def release(runner: Runner, library: Path, index: packages.Index, password: str) -> Outcome:
+    variables = {"PUBLISH_URL": index.upload, "DML_INDEX_URL": index.simple}
+    secrets = {"PUBLISH_USERNAME": index.user, "PUBLISH_PASSWORD": password}
+    return runner.run(library, "push", "refs/tags/v1.2.0", variables=variables, secrets=secrets)
+
+
+def test_a_wheel_that_the_index_refuses_has_no_release_until_it_is_sent_again(runner: Runner, library: Path) -> None:
+    with packages.serve("bot", "right") as index:
+        refused = release(runner, library, index, "wrong")
+        asked = runner.asked("gh")
+        taken = release(runner, library, index, "right")
+
+    assert refused.failed == {"publish"}, refused.text
+    assert "set the secrets PUBLISH_USERNAME and PUBLISH_PASSWORD" in refused.said("publish")
+    assert asked == "", "there is a release of what nobody can install"
+    assert taken.failed == set(), taken.text
+    assert list(index.files) == [WHEEL]
+    # The same file everywhere: attested, in the index, at the release.
+    digest = hashlib.sha256(index.files[WHEEL]).hexdigest()
+    assert f"{digest}  release/dist/{WHEEL}" in (runner.folder / "artifacts/attested.txt").read_text()
+    assert f"release create v1.2.0 release/dist/{WHEEL} " in runner.asked("gh")
+    assert "- It is faster." in runner.asked("gh")
+
+
+def test_a_release_that_runs_again_leaves_what_is_there(runner: Runner, library: Path) -> None:
+    with packages.serve("bot", "right") as index:
+        first = release(runner, library, index, "right")
+        asked = runner.asked("gh")
+        again = release(runner, library, index, "right")
+
+    assert first.failed == set(), first.text
+    assert again.failed == set(), again.text
+    assert index.answers == [200], "the wheel was sent twice"
+    assert runner.asked("gh") == asked
+    assert "The release v1.2.0 is there already" in again.said("publish")
+
+
+def test_a_release_that_lacks_the_wheel_gets_it(runner: Runner, library: Path) -> None:
+    """As after somebody made the release by hand, which made the tag."""
+    (runner.folder / "gh.txt").write_text("release create v1.2.0 --title mine\n")
+    with packages.serve("bot", "right") as index:
+        outcome = release(runner, library, index, "right")
+
+    assert outcome.failed == set(), outcome.text
+    assert f"release upload v1.2.0 release/dist/{WHEEL}" in runner.asked("gh")
+    assert runner.asked("gh").count("release create") == 1
+
+
 def test_this_repositorys_own_tag_makes_its_release(runner: Runner, tmp_path: Path) -> None:
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version
@@ -139,7 +232,7 @@ def test_this_repositorys_own_tag_makes_its_release(runner: Runner, tmp_path: Pa
     outcome = runner.run(root, "push", f"refs/tags/v{version[1]}")
 
     assert outcome.failed == set(), outcome.text
-    assert f"release create v{version[1]} --repo" in runner.asked("gh")
+    assert f"release create v{version[1]} --title" in runner.asked("gh")
     assert "- A word for callers." in runner.asked("gh")
 
 
@@ -363,3 +456,155 @@ def test_each_night_everything_runs_and_a_registry_that_is_not_in_git_is_told(ru
     assert f"in {infra}, git commit registry && git push" in outcome.said("server")
     for asked in ("infra|preflight|", "infra|status|", "infra|verify-backup|--full|"):
         assert asked in runner.asked("dml")
+
+
+@pytest.mark.parametrize("event", ["pull_request", "push"])
+def test_without_a_base_image_nothing_is_pushed_and_it_is_told_what_to_set(
+    runner: Runner, tmp_path: Path, event: str
+) -> None:
+    """No Docker engine: nothing comes so far as to ask one."""
+    files = {".github/workflows/called.yml": (ROOT / "examples/project/image.yml").read_text()}
+    root = commit(tmp_path / "project", files)
+    runner.add_program("docker", f"echo \"$@\" >>'{runner.folder}/docker.txt'")
+
+    outcome = runner.run(root, event, variables={"DML_PROJECT": "sales"})
+
+    assert "BASE_IMAGE to the platform's image by" in outcome.said("result" if event == "pull_request" else "push")
+    if event == "pull_request":
+        # A new team's first pull request is not red for what a platform's engineer has to set.
+        assert outcome.failed == set(), outcome.text
+        assert "result" in outcome.passed
+        assert "The image was NOT tried" in outcome.summary("result")
+    else:
+        assert outcome.failed == {"push", "result"}, outcome.text
+        assert "on a laptop: nox -s image image_check vulnerabilities" in outcome.said("result")
+    assert runner.asked("docker") == ""
+
+
+TINY = {
+    "pyproject.toml": '[project]\nname = "thing"\nversion = "1.2.0"\n',
+    "Dockerfile": """
+FROM scratch
+COPY README.md /
+ARG VERSION
+LABEL org.opencontainers.image.version="${VERSION}"
+""",
+    "README.md": "an image of one file\n",
+    "noxfile.py": """
+from pathlib import Path
+
+import nox
+
+VERSION = nox.project.load_toml("pyproject.toml")["project"]["version"]
+
+
+@nox.session(venv_backend="none")
+def environment(session):
+    pass
+
+
+@nox.session(venv_backend="none")
+def image(session):
+    tag, *options = session.posargs
+    session.run("docker", "build", *options, f"--build-arg=VERSION={VERSION}", "--tag", tag, ".", external=True)
+    Path("dist").mkdir()
+    Path("dist/thing.cdx.json").write_text("{}")
+
+
+@nox.session(venv_backend="none")
+def image_check(session):
+    session.run("docker", "image", "inspect", session.posargs[0], external=True)
+
+
+@nox.session(venv_backend="none")
+def vulnerabilities(session):
+    assert Path("dist/thing.cdx.json").exists()
+""",
+}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Iterator[registry.Registry]:
+    """An empty registry; what the engine has of it is forgotten afterwards."""
+    with registry.serve(tmp_path / "registry") as served:
+        yield served
+
+
+def make_image(
+    runner: Runner, tmp_path: Path, images: registry.Registry, ref: str, *, push: bool = True
+) -> tuple[Outcome, str]:
+    """Run image.yml on a small repository; what it did, and the commit."""
+    rights = "{contents: read, packages: write, id-token: write, attestations: write}"
+    # Capitals, as a repository's name on GitHub may have them.
+    text = caller("image", rights, image=f"{images.address}/acme/Thing", push=push)
+    text += """
+  told:
+    needs: [called]
+    permissions: {}
+    runs-on: ubuntu-24.04
+    steps:
+      - run: echo "told $IMAGE"
+        env:
+          IMAGE: ${{ needs.called.outputs.image }}
+"""
+    root = commit(tmp_path / "thing", {".github/workflows/called.yml": text, **TINY})
+    git(root, "tag", ref.rpartition("/")[2])
+    # What is signed in there stays out of the settings of whoever runs the tests.
+    outcome = runner.run(root, "push", ref, environment={"DOCKER_CONFIG": str(tmp_path / "docker")})
+    return outcome, git(root, "rev-parse", "HEAD")
+
+
+@pytest.mark.images
+def test_a_pushed_image_comes_out_by_the_digest_that_the_registry_has(
+    runner: Runner, tmp_path: Path, images: registry.Registry
+) -> None:
+    outcome, revision = make_image(runner, tmp_path, images, "refs/heads/main")
+
+    assert outcome.failed == set(), outcome.text
+    assert {"push", "result"} <= outcome.passed
+    pushed = f"{images.address}/acme/thing@{images.digest('acme/thing', revision)}"
+    assert f"told {pushed}" in outcome.said("told")
+    assert pushed in outcome.summary("push")
+    assert images.tags("acme/thing") == [revision]
+    signed = (runner.folder / "artifacts/cosign.txt").read_text().splitlines()
+    assert signed == [
+        f"sign --yes {pushed}",
+        f"attest --yes --type cyclonedx --predicate dist/thing.cdx.json {pushed}",
+    ]
+    assert (runner.folder / "artifacts/attested.txt").read_text() == f"{pushed}\n"
+
+
+@pytest.mark.images
+def test_an_image_that_is_not_for_pushing_is_tried_and_stays_here(
+    runner: Runner, tmp_path: Path, images: registry.Registry
+) -> None:
+    outcome, _ = make_image(runner, tmp_path, images, "refs/heads/change", push=False)
+
+    assert outcome.failed == set(), outcome.text
+    assert {"try", "result"} <= outcome.passed
+    assert "push" not in outcome.passed
+    assert images.tags("acme/thing") == []
+    assert not (runner.folder / "artifacts/cosign.txt").exists()
+
+
+@pytest.mark.images
+def test_an_image_of_a_release_is_named_by_its_version_too(
+    runner: Runner, tmp_path: Path, images: registry.Registry
+) -> None:
+    outcome, revision = make_image(runner, tmp_path, images, "refs/tags/v1.2.0")
+
+    assert outcome.failed == set(), outcome.text
+    assert images.tags("acme/thing") == sorted(["1.2.0", revision])
+    assert images.digest("acme/thing", "1.2.0") == images.digest("acme/thing", revision)
+    assert f"@{images.digest('acme/thing', revision)}" in outcome.said("told")
+
+
+@pytest.mark.images
+def test_an_image_whose_version_is_not_that_of_the_tag_is_not_pushed(
+    runner: Runner, tmp_path: Path, images: registry.Registry
+) -> None:
+    outcome, _ = make_image(runner, tmp_path, images, "refs/tags/v1.3.0")
+
+    assert outcome.failed == {"push", "result"}, outcome.text
+    assert "The tag is v1.3.0, the image calls itself '1.2.0'" in outcome.said("push")
+    assert images.tags("acme/thing") == []

@@ -110,11 +110,11 @@ def test_a_pipe_fails_with_its_first_command(path: Path) -> None:
         assert document["defaults"] == {"run": {"shell": "bash"}}
 
 
-def group(document: dict[str, Any], *, caller: str) -> str:
-    """The concurrency group, as GitHub names it where ``caller`` is the workflow that was started."""
-    named = document.get("concurrency", {}).get("group", "")
+def groups(*parts: dict[str, Any], caller: str) -> set[str]:
+    """Concurrency groups of workflows and jobs, named as GitHub does where ``caller`` is the workflow that started."""
     known = {"github.workflow": caller, "github.ref": "refs/tags/v1", "github.repository": "acme/sales"}
-    return re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda found: known.get(found[1], found[1]), named)
+    named = [part["concurrency"]["group"] for part in parts if "concurrency" in part]
+    return {re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda found: known.get(found[1], found[1]), name) for name in named}
 
 
 def test_no_workflow_waits_for_the_one_that_called_it() -> None:
@@ -122,10 +122,31 @@ def test_no_workflow_waits_for_the_one_that_called_it() -> None:
     called = 0
     for path in [*EXAMPLES, GITHUB / "workflows/release-here.yml"]:
         document = yaml.safe_load(path.read_text())
-        own = group(document, caller=document["name"])
         for job in document["jobs"].values():
             if found := re.search(r"/workflows/([\w-]+\.yml)", job.get("uses", "")):
                 called += 1
+                own = groups(document, job, caller=document["name"])
                 callee = yaml.safe_load((GITHUB / "workflows" / found[1]).read_text())
-                assert group(callee, caller=document["name"]) != own, f"{path.name} and {found[1]} are both {own!r}"
+                same = own & groups(callee, *callee["jobs"].values(), caller=document["name"])
+                assert not same, f"{path.name} and {found[1]} are both in {same}"
     assert called
+
+
+def test_a_deploy_that_waits_for_somebody_holds_no_build() -> None:
+    """What holds the group of the builds ends with the build, and one that is pushed is not cancelled by the next."""
+    document = yaml.safe_load((ROOT / "examples/project/image.yml").read_text())
+    image, deploy = document["jobs"]["image"], document["jobs"]["deploy"]
+    callee = yaml.safe_load((GITHUB / "workflows/deploy.yml").read_text())
+    builds = groups(image, caller="image")
+    assert builds
+    assert not builds & groups(document, deploy, callee, *callee["jobs"].values(), caller="image")
+    assert image["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+    builder = yaml.safe_load((GITHUB / "workflows/image.yml").read_text())
+    assert not any("environment" in job for job in builder["jobs"].values()), "somebody has to agree to a build"
+
+
+@pytest.mark.parametrize("name", ["project-ci", "image"])
+def test_the_check_that_protects_a_branch_knows_every_job(name: str) -> None:
+    jobs = yaml.safe_load((GITHUB / f"workflows/{name}.yml").read_text())["jobs"]
+    assert jobs["result"]["if"] == "always()"
+    assert set(jobs) - {*jobs["result"]["needs"], "result"} <= {"comment"}, "nothing depends on what a comment says"
