@@ -66,7 +66,7 @@ def tests(session: nox.Session, folder: str) -> None:
 @nox.session
 @nox.parametrize("folder", FOLDERS, ids=FOLDERS)
 def integration(session: nox.Session, folder: str) -> None:
-    """Run the slow tests of each package, quick ones of rendered projects, and the workflows with act on a small one."""
+    """Run the slow tests of each package, quick ones of rendered projects, the workflows with act on a small one."""
     if folder == "project-template":
         fan_out(session, folder, "integration", "-k", "any_answers", *session.posargs)
         return
