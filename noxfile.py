@@ -105,6 +105,7 @@ def stack(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TEST_RENDERED_IMAGES"] = build_rendered(session, "dml-platform-base:stack-test", folder)
         os.environ["TEST_RENDERED_PROJECTS"] = folder
+        os.environ["TEST_WORKFLOWS"] = str(ROOT / "ci-templates")
         session.run("python", "-m", "pytest", str(ROOT / "tests" / "test_images.py"))
         marketing = str(Path(folder) / "project-marketing")
         fan_out(session, "ci-templates", "images", TEST_PROJECT=marketing)

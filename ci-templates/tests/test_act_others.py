@@ -43,19 +43,15 @@ for name in ("lint", "secrets", "tests", "integration", "build", "maintenance"):
 """
 
 
-def installation(runner: Runner, tmp_path: Path, *, deploys: bool = True) -> Path:
-    """The server's clone of platform-infra, and a `dml` that deploys, or cannot."""
-    entry = "locations:\n  - {name: sales, image: old}\n"
-    root = commit(tmp_path / "infra", {"registry/code-locations.yaml": entry})
-    git(root, "remote", "set-url", "origin", str(runner.hosting))
-    git(root, "push", "--quiet", "--set-upstream", "origin", "main")
-    change = 'sed -i "s|image: old|image: $5|" "$DML_INFRA__ROOT/registry/code-locations.yaml"'
-    refuse = 'echo "cannot deploy sales: the new code server ended: planted" >&2; exit 1'
+def installation(runner: Runner, tmp_path: Path, *, fails: str = "") -> Path:
+    """The server's folder, and a `dml` that does what it is asked; but one command may fail."""
+    root = tmp_path / "infra"
+    root.mkdir()
     runner.add_program(
         "dml",
-        f"""printf '%s|' "$@" >>'{runner.folder}/dml.txt'; echo >>'{runner.folder}/dml.txt'
+        f"""printf '%s|' "$@" >>'{runner.folder}/dml.txt'; echo "in $DML_INFRA__ROOT" >>'{runner.folder}/dml.txt'
 case $2 in
-    deploy) {change if deploys else refuse} ;;
+    '{fails}') echo "cannot {fails}: planted" >&2; exit 3 ;;
     deploys) echo "2026-11-01 12:00 sales old -> new 31 s" ;;
     status) echo "sales live" ;;
 esac""",
@@ -76,7 +72,7 @@ def test_what_is_no_digest_is_not_deployed(runner: Runner, tmp_path: Path, image
     assert "infra|deploy|" not in runner.asked("dml")
 
 
-def test_a_deploy_is_kept_in_git(runner: Runner, tmp_path: Path) -> None:
+def test_after_a_deploy_main_is_told(runner: Runner, tmp_path: Path) -> None:
     infra = installation(runner, tmp_path)
     text = caller("deploy", project="sales", image=DIGEST, installation=str(infra))
     root = commit(tmp_path / "project", {".github/workflows/called.yml": text})
@@ -84,23 +80,38 @@ def test_a_deploy_is_kept_in_git(runner: Runner, tmp_path: Path) -> None:
     outcome = runner.run(root)
 
     assert outcome.failed == set(), outcome.text
-    assert f"infra|deploy|sales|--image|{DIGEST}|--who|" in runner.asked("dml")
-    assert f"({acting.REPOSITORY})|" in runner.asked("dml")
-    assert f"image: {DIGEST}" in git(runner.hosting, "show", "main:registry/code-locations.yaml")
-    assert git(runner.hosting, "log", "-1", "--format=%s", "main") == f"deploy(sales): {DIGEST.partition('@')[2]}"
+    deployed, synced, told = runner.asked("dml").splitlines()
+    assert deployed.startswith(f"infra|deploy|sales|--image|{DIGEST}|--who|")
+    assert f"({acting.REPOSITORY})|" in deployed
+    assert synced == f"infra|sync|sales|in {infra}"
+    assert told == f"infra|deploys|sales|--lines|3|in {infra}"
+    assert "sales old -> new 31 s" in outcome.summary("deploy")
 
 
-def test_a_deploy_that_went_back_fails_and_changes_nothing(runner: Runner, tmp_path: Path) -> None:
-    infra = installation(runner, tmp_path, deploys=False)
+def test_a_deploy_that_went_back_fails_and_main_is_not_told(runner: Runner, tmp_path: Path) -> None:
+    infra = installation(runner, tmp_path, fails="deploy")
     text = caller("deploy", project="sales", image=DIGEST, installation=str(infra))
     root = commit(tmp_path / "project", {".github/workflows/called.yml": text})
 
     outcome = runner.run(root)
 
     assert outcome.failed == {"deploy"}, outcome.text
-    assert "the new code server ended: planted" in outcome.said("deploy")
-    assert git(runner.hosting, "log", "--format=%s", "main") == "first"
+    assert "cannot deploy: planted" in outcome.said("deploy")
+    assert "infra|sync|" not in runner.asked("dml")
     assert "infra|deploys|sales|--lines|3|" in runner.asked("dml")
+
+
+def test_a_deploy_that_main_does_not_take_is_told(runner: Runner, tmp_path: Path) -> None:
+    infra = installation(runner, tmp_path, fails="sync")
+    text = caller("deploy", project="sales", image=DIGEST, installation=str(infra))
+    root = commit(tmp_path / "project", {".github/workflows/called.yml": text})
+
+    outcome = runner.run(root)
+
+    assert outcome.failed == {"deploy"}, outcome.text
+    assert "cannot sync: planted" in outcome.said("deploy")
+    assert "sales is live, but the list on platform-infra's main branch does not say so" in outcome.said("deploy")
+    assert f"in {infra} on the server: dml infra sync sales" in outcome.said("deploy")
 
 
 @pytest.mark.parametrize(
@@ -234,21 +245,6 @@ def test_this_repositorys_own_tag_makes_its_release(runner: Runner, tmp_path: Pa
     assert outcome.failed == set(), outcome.text
     assert f"release create v{version[1]} --title" in runner.asked("gh")
     assert "- A word for callers." in runner.asked("gh")
-
-
-def test_a_deploy_that_git_does_not_take_is_told(runner: Runner, tmp_path: Path) -> None:
-    infra = installation(runner, tmp_path)
-    text = caller("deploy", project="sales", image=DIGEST, installation=str(infra))
-    root = commit(tmp_path / "project", {".github/workflows/called.yml": text})
-    refuse = runner.hosting / "hooks" / "pre-receive"
-    refuse.write_text("#!/bin/sh\necho main is protected >&2\nexit 1\n")
-    refuse.chmod(0o755)
-
-    outcome = runner.run(root)
-
-    assert outcome.failed == {"deploy"}, outcome.text
-    assert "main is protected" in outcome.said("deploy")
-    assert f"sales is live, but its entry is on the server only: in {infra}, git pull" in outcome.said("deploy")
 
 
 def templated(runner: Runner, tmp_path: Path, written: dict[str, str]) -> Path:
@@ -439,8 +435,7 @@ def test_a_lock_whose_hash_is_not_that_of_the_file_stops_the_set_up(act: Path, t
 
 
 def test_each_night_everything_runs_and_a_registry_that_is_not_in_git_is_told(runner: Runner, tmp_path: Path) -> None:
-    infra = installation(runner, tmp_path)
-    (infra / "registry/code-locations.yaml").write_text("locations: []\n")
+    infra = installation(runner, tmp_path, fails="sync")
     text = caller("nightly", "{contents: read}", python_versions='["3.11"]', installation=str(infra))
     text = text.rstrip() + "\n      server: true\n"
     noxfile = NOXFILE.format(written={}).replace("name=name", 'name=name, venv_backend="none"')
@@ -452,10 +447,9 @@ def test_each_night_everything_runs_and_a_registry_that_is_not_in_git_is_told(ru
     for session in ("lint", "secrets", "tests", "integration", "build"):
         assert f"ran {session}" in outcome.said("full")
     assert "ran maintenance" in outcome.said("maintenance")
-    assert "-locations:" in outcome.said("server")
-    assert f"in {infra}, git commit registry && git push" in outcome.said("server")
-    for asked in ("infra|preflight|", "infra|status|", "infra|verify-backup|--full|"):
-        assert asked in runner.asked("dml")
+    assert f"in {infra} on the server: dml infra sync." in outcome.said("server")
+    for asked in ("preflight|", "status|", "sync|--check|", "verify-backup|--full|"):
+        assert f"infra|{asked}in {infra}" in runner.asked("dml")
 
 
 @pytest.mark.parametrize("event", ["pull_request", "push"])

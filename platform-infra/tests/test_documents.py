@@ -26,7 +26,7 @@ TITLES = re.compile(r"^#+ (.+)$", re.MULTILINE)
 CALL = re.compile(r"(?:\bdml infra|\bdml-infra)\b([^|;&'\n]*)")
 INLINE = re.compile(r"`([^`\n]+)`")
 # Named in the documents and read by others than this installation.
-OTHERS = {"DML_INFRA__ROOT", "DML_PROJECT"}
+OTHERS = {"DML_INFRA__ROOT", "DML_PROJECT", "DML_SERVER"}
 
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 

@@ -57,7 +57,7 @@ def add_commands(app: typer.Typer, installation: Callable[[], Installation], con
         }  # fmt: skip
         change = registry_edit.register(found, entry)
         _print(console, f"changed {found.registry_file}; a pull request would contain:\n\n{change}")
-        _print(console, f"To bring it to this server: dml infra deploy {project}")
+        _print(console, f"When it is merged, on the server: dml infra sync, then dml infra deploy {project}")
 
     @app.command()
     def deploy(
@@ -118,6 +118,38 @@ def add_commands(app: typer.Typer, installation: Callable[[], Installation], con
         with interruptible():
             deploys.remove(found, project, driver=get_driver(found, driver), who=who, console=console, force=force)
             revoke_project(found, project)
+
+    @app.command()
+    def sync(
+        project: Annotated[
+            str | None, typer.Argument(help="One that has to be on main's list, else exit code 3.", show_default=False)
+        ] = None,
+        check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 3 where they differ.")] = False,
+    ) -> None:
+        """Commit to the repository's main branch what went live or was ended here, then take over its list."""
+        from dml_infra.errors import CheckFailedError
+        from dml_infra.registry_sync import sync as synchronise
+
+        found = installation()
+        done = synchronise(found, check=check)
+        for line in done.sent:
+            _print(console, f"{'main does not have' if check else 'main now has'}: {line}")
+        if done.brought:
+            _print(console, f"{'it would change' if check else 'changed'} {found.registry_file}:\n\n{done.brought}")
+        for name, is_live in done.unlisted.items():
+            end = f", or end it: dml infra remove {name}" if is_live else ""
+            state = "is live and" if is_live else "is not live and"
+            _print(console, f"{name} {state} not on main's list: merge the pull request that adds it{end}")
+        if not done.differs:
+            _print(console, "the list is main's")
+        what = "cannot say that the list is main's"
+        if check and done.differs:
+            raise CheckFailedError(what, "they differ, as above", "Bring them together: dml infra sync.")
+        if project in done.unlisted:
+            fix = (
+                f"Merge the pull request that adds it to registry/code-locations.yaml; then: dml infra sync {project}."
+            )
+            raise CheckFailedError(what, f"main does not list {project!r}", fix)
 
     @app.command("deploys")
     def history(

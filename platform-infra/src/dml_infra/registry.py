@@ -186,7 +186,7 @@ def load_yaml(text: str, path: Path) -> Any:
 def known_names(installation: Installation) -> dict[str, str]:
     """Repository by name of what was registered before: at git's HEAD, and as deployed on this server."""
     known: dict[str, str] = {}
-    for name, image in _committed(installation.registry_file).items():
+    for name, image in committed_images(installation.registry_file).items():
         known[name] = image.partition("@")[0]
     for record in read_records(installation):
         if record.what == "remove":
@@ -240,7 +240,7 @@ def _check_identity(
     return []
 
 
-def _committed(path: Path) -> dict[str, str]:
+def committed_images(path: Path) -> dict[str, str]:
     """Image by name in the committed version of the file; empty where there is none."""
     try:
         done = subprocess.run(

@@ -34,69 +34,73 @@ def register(installation: Installation, entry: dict[str, Any]) -> str:
     Raises: ConfigError: the entry is wrong, is there already or does not fit.
     """
 
-    def change(data: Any) -> None:
-        item = CommentedMap()
-        for field in CodeLocation.model_fields:
-            value = entry.get(field)
-            if value not in (None, (), [], {}):
-                item[field] = list(value) if isinstance(value, (tuple, list)) else value
-        unknown = set(entry) - set(CodeLocation.model_fields)
-        if unknown:
-            raise ConfigError("cannot register", f"unknown field {sorted(unknown)[0]!r}", "Correct it.")
-        data[TOP].append(item)
-
-    return _edit(installation, change)
+    item = CommentedMap()
+    for field in CodeLocation.model_fields:
+        value = entry.get(field)
+        if value not in (None, (), [], {}):
+            item[field] = list(value) if isinstance(value, (tuple, list)) else value
+    unknown = set(entry) - set(CodeLocation.model_fields)
+    if unknown:
+        raise ConfigError("cannot register", f"unknown field {sorted(unknown)[0]!r}", "Correct it.")
+    return edit(installation, lambda text, path: with_entries(text, path, [item]))
 
 
 def set_image(installation: Installation, project: str, image: str) -> str:
     """Write the image that is live into the list; all else stays. Returns: the change, empty when it was there."""
-
-    def change(data: Any) -> None:
-        _entry(data, project, installation)["image"] = image
-
-    def replace(text: str, data: Any) -> str | None:
-        entry = _entry(data, project, installation)
-        line, column = entry.lc.value("image")
-        lines = text.splitlines(keepends=True)
-        head, tail = lines[line][:column], lines[line][column:]
-        if entry["image"] not in tail:
-            return None
-        lines[line] = head + tail.replace(entry["image"], image, 1)
-        return "".join(lines)
-
-    return _edit(installation, change, replace=replace)
+    return edit(installation, lambda text, path: with_image(text, path, project, image))
 
 
 def unregister(installation: Installation, project: str) -> str:
     """Take a project off the list. Returns: the change as a unified diff."""
-
-    def change(data: Any) -> None:
-        data[TOP].remove(_entry(data, project, installation))
-
-    return _edit(installation, change, known=False)
+    return edit(installation, lambda text, path: without(text, path, project), known=False)
 
 
-def _edit(
-    installation: Installation,
-    change: Callable[[Any], None],
-    *,
-    known: bool = True,
-    replace: Callable[[str, Any], str | None] | None = None,
-) -> str:
-    """Change the file by its tree; where `replace` knows how, by its text, so that nothing else is written anew."""
+def with_image(text: str, path: Path, project: str, image: str) -> str:
+    """The list's text with another image; where possible no other character of it changes."""
+    data = load_yaml(text, path)
+    entry = _entry(data, project, path)
+    line, column = entry.lc.value("image")
+    lines = text.splitlines(keepends=True)
+    head, tail = lines[line][:column], lines[line][column:]
+    if entry["image"] in tail:
+        lines[line] = head + tail.replace(entry["image"], image, 1)
+        return "".join(lines)
+    entry["image"] = image
+    return _dump(data)
+
+
+def without(text: str, path: Path, project: str) -> str:
+    """The list's text without a project."""
+    data = load_yaml(text, path)
+    data[TOP].remove(_entry(data, project, path))
+    return _dump(data)
+
+
+def with_entries(text: str, path: Path, entries: list[Any]) -> str:
+    """The list's text with more entries at its end: plain ones, or those of another text's tree."""
+    data = load_yaml(text, path)
+    if data[TOP].fa.flow_style():
+        # `code_locations: []` grows entry by entry, each on lines of its own.
+        data[TOP] = CommentedSeq(data[TOP])
+    data[TOP].extend(entries)
+    return _dump(data)
+
+
+def edit(installation: Installation, change: Callable[[str, Path], str], *, known: bool = True) -> str:
+    """Replace the file by what `change` makes of its text, checked as a whole.
+
+    Args:
+        change: gets the text and the file's name for messages.
+        known: a project of before may not come back under another name.
+
+    Returns: the change as a unified diff.
+    Raises: ConfigError: the new list is wrong or does not fit; the file stays as it was.
+    """
     path = installation.registry_file
     # Beside the file itself, so that two installations of one checkout meet.
     with FileLock(str(path.with_name(f".{path.name}.lock")), timeout=30):
         before = path.read_text(encoding="utf-8")
-        data = load_yaml(before, path)
-        after = replace(before, data) if replace else None
-        if after is None:
-            if data[TOP].fa.flow_style():
-                # `code_locations: []` grows entry by entry, each on lines of its own.
-                block = CommentedSeq(data[TOP])
-                data[TOP] = block
-            change(data)
-            after = _dump(data)
+        after = change(before, path)
         names = known_names(installation) if known else {}
         locations = parse_registry(after, path=path, known=names)
         for location in locations:
@@ -104,22 +108,25 @@ def _edit(
         check_budgets(installation, locations)
         if after != before:
             _replace(path, after)
+    return difference(before, after)
+
+
+def difference(before: str, after: str) -> str:
+    """A change of the list as a unified diff; empty where there is none."""
     lines = difflib.unified_diff(
         before.splitlines(keepends=True),
         after.splitlines(keepends=True),
-        f"a/registry/{path.name}",
-        f"b/registry/{path.name}",
+        "a/registry/code-locations.yaml",
+        "b/registry/code-locations.yaml",
     )
     return "".join(lines)
 
 
-def _entry(data: Any, project: str, installation: Installation) -> Any:
+def _entry(data: Any, project: str, path: Path) -> Any:
     for entry in data[TOP]:
         if entry.get("name") == project:
             return entry
-    raise ConfigError(
-        f"cannot find project {project!r}", f"{installation.registry_file} does not list it", "Correct the name."
-    )
+    raise ConfigError(f"cannot find project {project!r}", f"{path} does not list it", "Correct the name.")
 
 
 def _dump(data: Any) -> str:

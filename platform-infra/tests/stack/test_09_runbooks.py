@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from documents import RUNBOOKS, Block, blocks
+from stack.clones import LIST, clone, git, make_clone, merge
 from stack.engine import FOLDER, docker, inspect, sh, wait
 from stack.server import ENDED, Server
 
@@ -35,6 +36,7 @@ class Typist:
     server: Server
     values: dict[str, str]
     folder: Path
+    person: Path
     release: Callable[..., str]
     settings: str = ""
     broken: str = ""
@@ -76,7 +78,9 @@ def typist(new_server: Callable[..., Server], orders: Callable[..., str], folder
     }
     settings = (server.root / ".env").read_text(encoding="utf-8")
     (server.root / ".env").unlink()
-    yield Typist(server, values, place, orders, settings)
+    make_clone(server.root, place / "hosting.git")
+    person = clone(place / "hosting.git", place / "person")
+    yield Typist(server, values, place, person, orders, settings)
     server.destroy()
 
 
@@ -87,6 +91,8 @@ def test_what_a_runbook_says_works(typist: Typist, block: Block) -> None:
     where, key = typist.server.root, (block.document.stem, block.heading)
     if block.heading == "The program":
         where = tree() if "PATH=" in block.text else copy_of_this_folder(typist.folder)
+    if "dml infra register" in block.text:
+        where = typist.person  # their own clone, as the runbook says
     typist.broken = block.name
     if key in BEFORE and key not in typist.seen:
         # Once for a section: it may have several blocks.
@@ -122,6 +128,11 @@ def copy_of_this_folder(place: Path) -> Path:
         else:
             shutil.copy2(FOLDER / name, checkout / name)
     return checkout
+
+
+def on_main(typist: Typist) -> str:
+    """The list on the main branch."""
+    return git(typist.folder / "hosting.git", "show", f"main:{LIST}")
 
 
 # ---- what a person does besides typing, and what has to be true afterwards ------------------------------------------
@@ -160,9 +171,16 @@ def people_can_sign_in(typist: Typist, printed: str) -> None:
     )
 
 
-def is_registered(typist: Typist, _: str) -> None:
-    entries = yaml.safe_load((typist.server.root / "registry" / "code-locations.yaml").read_text(encoding="utf-8"))
-    assert [entry["name"] for entry in entries["code_locations"]] == ["orders"]
+def is_registered(typist: Typist, printed: str) -> None:
+    def listed(root: Path) -> list[str]:
+        entries = yaml.safe_load((root / "registry" / "code-locations.yaml").read_text(encoding="utf-8"))
+        return [entry["name"] for entry in entries["code_locations"]]
+
+    if "a pull request would contain" in printed:
+        assert (listed(typist.person), listed(typist.server.root)) == (["orders"], [])
+        merge(typist.person, "register orders")
+    else:
+        assert listed(typist.server.root) == ["orders"]
     assert not typist.server.location_ids("orders"), "a registration changes a file only"
 
 
@@ -178,10 +196,12 @@ def release_two(typist: Typist) -> None:
 
 def two_is_live(typist: Typist, _: str) -> None:
     assert typist.image() == typist.values["IMAGE"]
+    assert typist.values["IMAGE"] in on_main(typist)
 
 
 def one_is_live(typist: Typist, _: str) -> None:
     assert typist.image() == typist.seen["first"]
+    assert typist.seen["first"] in on_main(typist)
 
 
 def new_token(typist: Typist) -> None:
@@ -224,6 +244,7 @@ def it_is_as_before(typist: Typist, _: str) -> None:
 
 
 def it_is_gone(typist: Typist, _: str) -> None:
+    assert "name: orders" not in on_main(typist)
     assert "orders" not in typist.server.locations()
     assert not typist.server.location_ids("orders")
 

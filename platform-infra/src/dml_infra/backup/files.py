@@ -20,7 +20,7 @@ STATE = "state.tar.gz"
 SECRETS = "secrets.tar.age"  # pragma: allowlist secret
 # What is looked at in a backup and, `.env` and registry excepted, not put back: it belongs to the release.
 _ROOT = (".env", ".env.example", "compose.yaml", "registry", "config")
-_STATE = ("projects", "workspace", "stacks", "deploys.jsonl", "first-sign-in-told")
+_STATE = ("projects", "workspace", "stacks", "deploys.jsonl", "told.json", "first-sign-in-told")
 
 
 def parse_recipient(text: str) -> Any:
