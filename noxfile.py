@@ -93,23 +93,36 @@ def integration_long(session: nox.Session) -> None:
 @nox.session
 def stack(session: nox.Session) -> None:
     """Build the images, push one by its workflow, run the whole server on this machine's engine: `dml test --stack`."""
+    with tempfile.TemporaryDirectory() as folder:
+        build_images(session, folder)
+        session.run("python", "-m", "pytest", str(ROOT / "tests" / "test_images.py"))
+        marketing = str(Path(folder) / "project-marketing")
+        fan_out(session, "ci-templates", "images", TEST_PROJECT=marketing)
+        fan_out(session, "platform-infra", "stack", *session.posargs)
+
+
+@nox.session(name="stack-long")
+def stack_long(session: nox.Session) -> None:
+    """Build the images, then do on a server what takes longer: twenty projects, upgrades, the runbooks' commands."""
+    with tempfile.TemporaryDirectory() as folder:
+        build_images(session, folder)
+        fan_out(session, "platform-infra", "stack-long", *session.posargs)
+
+
+def build_images(session: nox.Session, folder: str) -> None:
+    """Build all images, and say in this environment which they are; rendered projects come into the folder."""
     if missing := find_missing_for_images():
         session.skip(missing)
     images = {
         "TEST_BASE_IMAGE": ("platform-base-image", "dml-platform-base:stack-test", "PYTHON_IMAGE", find_python_image()),
         "TEST_SALES_IMAGE": ("project-sales", "project-sales:stack-test", "BASE_IMAGE", "dml-platform-base:stack-test"),
     }
-    for variable, (folder, tag, argument, source) in images.items():
-        fan_out(session, folder, "image", tag, f"--build-arg={argument}={source}")
+    for variable, (name, tag, argument, source) in images.items():
+        fan_out(session, name, "image", tag, f"--build-arg={argument}={source}")
         os.environ[variable] = tag
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["TEST_RENDERED_IMAGES"] = build_rendered(session, "dml-platform-base:stack-test", folder)
-        os.environ["TEST_RENDERED_PROJECTS"] = folder
-        os.environ["TEST_WORKFLOWS"] = str(ROOT / "ci-templates")
-        session.run("python", "-m", "pytest", str(ROOT / "tests" / "test_images.py"))
-        marketing = str(Path(folder) / "project-marketing")
-        fan_out(session, "ci-templates", "images", TEST_PROJECT=marketing)
-        fan_out(session, "platform-infra", "stack", *session.posargs)
+    os.environ["TEST_RENDERED_IMAGES"] = build_rendered(session, "dml-platform-base:stack-test", folder)
+    os.environ["TEST_RENDERED_PROJECTS"] = folder
+    os.environ["TEST_WORKFLOWS"] = str(ROOT / "ci-templates")
 
 
 def build_rendered(session: nox.Session, base: str, folder: str) -> str:
