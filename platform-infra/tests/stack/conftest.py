@@ -7,6 +7,7 @@ the same file goes on with the same server: for a look, or for one test at a tim
 
 TEST_BASE_IMAGE and TEST_SALES_IMAGE name images of the engine, or of a registry by their digest; TEST_RENDERED_IMAGES
 those of projects made from the template (name=image name=image); TEST_PYTHON_IMAGE what ours are built on.
+TEST_WORKFLOWS is the folder of a checkout of ci-templates, whose workflows are run.
 """
 
 from __future__ import annotations

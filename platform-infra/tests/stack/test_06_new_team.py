@@ -264,8 +264,8 @@ def test_a_change_of_code_alone_is_live_in_a_minute(
     assert inspect(teams.location(name))["Config"]["Image"] == pushed
     for what, took in seconds.items():
         figures[f"new team: code changed, {what}, s"] = round(took, 1)
-    # The goal is 60 s on a machine of its own; beside other tests it may take half as long again.
-    assert seconds["live"] <= 90
+    # Five in a row took 21 to 35 s on two cores with 2 to 5 programs waiting (2026-11-27), one beside all tests 32 s.
+    assert seconds["live"] <= 60
 
 
 def test_a_project_that_is_taken_off_stops_nobodys_runs(
