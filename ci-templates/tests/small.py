@@ -12,6 +12,25 @@ from acting import ROOT, Outcome
 from projects import git
 
 PIN = re.search(r"@[0-9a-f]{40} # v[\d.]+", (ROOT / "examples/project/nightly.yml").read_text())
+# Sessions that say that they ran; `template` writes files.
+NOXFILE = """
+import nox
+from pathlib import Path
+
+
+@nox.session
+def template(session):
+    for name, text in {written}.items():
+        Path(name).write_text(text)
+
+
+def empty(name):
+    nox.session(lambda session: print("ran", name), name=name)
+
+
+for name in ("lint", "secrets", "tests", "integration", "build", "maintenance"):
+    empty(name)
+"""
 
 
 def commit(root: Path, files: dict[str, str]) -> Path:
