@@ -137,6 +137,7 @@ def _environment(folder: Path, own: Path) -> dict[str, str]:
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
     _stand_in_for_gh(programs / "gh", folder)
+    _stand_in_for_bash(programs / "bash")
     return {
         **kept,
         "XDG_CONFIG_HOME": str(folder / "config"),
@@ -148,6 +149,19 @@ def _environment(folder: Path, own: Path) -> dict[str, str]:
         "TEST_CACHES": str(folder / "caches"),
         "GITHUB_REPOSITORY": REPOSITORY,
     }
+
+
+def _stand_in_for_bash(path: Path) -> None:
+    """A step that fails ends a moment later: act closes its terminal at once, and what it printed last is lost."""
+    path.write_text(
+        "#!/bin/sh\n"
+        f"'{shutil.which('bash')}' \"$@\" && exit\n"
+        "code=$?\n"
+        # Only act's own call of a step's shell.
+        'if [ "$1" = --noprofile ]; then sleep 0.3; fi\n'
+        "exit $code\n"
+    )
+    path.chmod(0o755)
 
 
 def _stand_in_for_gh(path: Path, folder: Path) -> None:
