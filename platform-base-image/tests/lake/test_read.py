@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from lake_steps import OTHER, REF, rows, write
 from pyiceberg.expressions import GreaterThan
+from pyiceberg.io import InputFile
 from pyiceberg.manifest import (
     DataFile,
     DataFileContent,
@@ -24,7 +25,9 @@ from pyiceberg.manifest import (
     ManifestEntryStatus,
     ManifestFile,
 )
+from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update.snapshot import _FastAppendFiles
 from pyiceberg.types import StringType
@@ -58,6 +61,28 @@ def test_step_pins_what_it_reads(lake: Lake) -> None:
     assert again is not None
     assert again.snapshot_id == first.snapshot_id
     assert step.pin(OTHER) is None
+
+
+def test_readers_read_a_metadata_file_once_and_see_what_is_published_next(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(lake, "select 1 as id")
+    (first,) = lake.pin_all([REF])
+    real, read = FromInputFile.table_metadata, []
+
+    def count(file: InputFile) -> TableMetadata:
+        read.append(file.location)
+        return real(file)
+
+    monkeypatch.setattr(FromInputFile, "table_metadata", staticmethod(count))
+    assert [pinned.snapshot_id for pinned in lake.pin_all([REF])] == [first.snapshot_id]
+    assert read == []
+    assert lake.pin(REF).snapshot_id == first.snapshot_id
+    assert len(read) == 1  # who may change it reads the file
+    write(lake, "select 2 as id", "table", run="r2")
+    (second,) = lake.pin_all([REF])
+    assert second.snapshot_id != first.snapshot_id
+    assert rows(lake) == [(2,)]
 
 
 def test_unknown_table_and_snapshot_are_named(lake: Lake) -> None:
